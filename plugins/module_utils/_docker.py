@@ -1,0 +1,285 @@
+# SPDX-License-Identifier: Apache-2.0
+# PRIVATE to the collection: do not import this from outside, it may change without notice.
+"""A small client of the Docker Engine API over its Unix socket, with nothing but the standard library.
+
+Only what the collection's modules need: images (look up, load, pull), containers (look up, logs, last exit) and the
+daemon's own state. API version 1.41 (Engine 20.10, Debian 12) is the oldest that is used.
+Source of paths and fields: https://docs.docker.com/reference/api/engine/version/v1.41/
+"""
+
+from __future__ import annotations
+
+import base64
+import http.client
+import json
+import os
+import re
+import socket
+import struct
+import urllib.parse
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, BinaryIO
+
+from ansible_collections.gpufleet.metal.plugins.module_utils._errors import FleetError, InvalidInputError
+
+DEFAULT_SOCKET = "/var/run/docker.sock"
+API_VERSION = "v1.41"
+
+_DIGEST = re.compile(r"^sha256:[0-9a-f]{64}$")
+
+
+class DockerError(FleetError):
+    """The engine refused a request, or answered something that can't be used."""
+
+
+class DockerUnavailableError(DockerError):
+    """No engine answers on the socket."""
+
+
+@dataclass(frozen=True)
+class ImageReference:
+    """A parsed image reference. ``repository`` includes the registry when one was written."""
+
+    repository: str
+    tag: str | None
+    digest: str | None
+
+    @property
+    def registry(self) -> str:
+        """The registry's host (with port); Docker Hub is ``docker.io``."""
+        first = self.repository.split("/", 1)[0]
+        if "/" in self.repository and ("." in first or ":" in first or first == "localhost"):
+            return first
+        return "docker.io"
+
+    @property
+    def lookup_name(self) -> str:
+        """The name by which the engine finds the image: by digest when there is one, else by tag."""
+        if self.digest:
+            return f"{self.repository}@{self.digest}"
+        return f"{self.repository}:{self.tag or 'latest'}"
+
+
+def parse_reference(text: str) -> ImageReference:
+    """Split ``[registry/]repository[:tag][@sha256:...]``; raise InvalidInputError for anything else."""
+    rest, _unused, digest = text.partition("@")
+    if digest and not _DIGEST.match(digest):
+        raise InvalidInputError(f"image reference {text!r}: the digest is {digest!r}, wanted sha256: and 64 hex digits")
+    head, _unused, last = rest.rpartition("/")
+    name, _unused, tag = last.partition(":")
+    if not name or re.search(r"\s", text):
+        raise InvalidInputError(f"image reference {text!r}: wanted [registry/]repository[:tag][@sha256:...]")
+    return ImageReference(f"{head}/{name}" if head else name, tag or None, digest or None)
+
+
+class _UnixConnection(http.client.HTTPConnection):
+    """An HTTP connection to a Unix socket."""
+
+    def __init__(self, path: str, timeout: float) -> None:
+        super().__init__("localhost", timeout=timeout, blocksize=1024 * 1024)
+        self._path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(self._path)
+
+
+class DockerClient:
+    """Talks to one engine. ``timeout`` is in seconds and bounds one read, not a whole transfer."""
+
+    def __init__(self, socket_path: str = DEFAULT_SOCKET, timeout: float = 60.0) -> None:
+        self._socket_path = socket_path
+        self._timeout = timeout
+
+    def _open(
+        self,
+        method: str,
+        path: str,
+        query: Mapping[str, str] | None = None,
+        body: BinaryIO | None = None,
+        headers: Mapping[str, str] | None = None,
+        timeout: float | None = None,
+    ) -> tuple[_UnixConnection, http.client.HTTPResponse]:
+        target = f"/{API_VERSION}{path}"
+        if query:
+            target += "?" + urllib.parse.urlencode(query)
+        connection = _UnixConnection(self._socket_path, timeout or self._timeout)
+        try:
+            connection.request(method, target, body=body, headers=dict(headers or {}))
+            return connection, connection.getresponse()
+        except (OSError, http.client.HTTPException) as error:
+            connection.close()
+            raise DockerUnavailableError(
+                f"the Docker engine doesn't answer on {self._socket_path} ({error}): is the service 'docker' running?"
+            ) from error
+
+    def _json(self, path: str, query: Mapping[str, str] | None = None) -> Any:
+        """GET a JSON document; None when the engine says 404."""
+        connection, response = self._open("GET", path, query)
+        try:
+            payload = response.read()
+        finally:
+            connection.close()
+        if response.status == http.client.NOT_FOUND:
+            return None
+        if response.status >= http.client.BAD_REQUEST:
+            raise DockerError(f"the Docker engine answered {response.status} to GET {path}: {_message(payload)}")
+        return json.loads(payload) if payload else None
+
+    def version(self) -> dict[str, Any]:
+        """The engine's version document."""
+        return _mapping(self._json("/version"), "/version")
+
+    def info(self) -> dict[str, Any]:
+        """The engine's own state (storage driver, number of running containers, ...)."""
+        return _mapping(self._json("/info"), "/info")
+
+    def image(self, name: str) -> dict[str, Any] | None:
+        """An image by id, by ``repository@digest`` or by ``repository:tag``; None when the engine lacks it."""
+        document = self._json(f"/images/{urllib.parse.quote(name, safe='/:@')}/json")
+        return None if document is None else _mapping(document, f"image {name}")
+
+    def container(self, name: str) -> dict[str, Any] | None:
+        """A container by name or id; None when there is none."""
+        document = self._json(f"/containers/{urllib.parse.quote(name)}/json")
+        return None if document is None else _mapping(document, f"container {name}")
+
+    def containers(self, running_only: bool = True) -> list[dict[str, Any]]:
+        """All containers, or the running ones."""
+        found = self._json("/containers/json", {"all": "false" if running_only else "true"})
+        return list(found or [])
+
+    def logs(self, name: str, lines: int, until: int | None = None) -> list[str]:
+        """The last ``lines`` lines of a container's output, up to ``until`` (Unix seconds)."""
+        query = {"stdout": "true", "stderr": "true", "tail": str(lines)}
+        if until is not None:
+            query["until"] = str(until)
+        connection, response = self._open("GET", f"/containers/{urllib.parse.quote(name)}/logs", query)
+        try:
+            payload = response.read()
+        finally:
+            connection.close()
+        if response.status != http.client.OK:
+            return []
+        return demultiplex(payload).decode("utf-8", "replace").splitlines()
+
+    def exits(self, name: str, since: int, until: int) -> list[tuple[int, int]]:
+        """When and with which status a container's process ended, as (Unix seconds, exit status), oldest first."""
+        filters = json.dumps({"type": ["container"], "container": [name], "event": ["die"]})
+        connection, response = self._open(
+            "GET", "/events", {"since": str(since), "until": str(until), "filters": filters}
+        )
+        try:
+            payload = response.read()
+        finally:
+            connection.close()
+        ends = []
+        for document in _documents(payload.splitlines()):
+            attributes = document.get("Actor", {}).get("Attributes", {})
+            ends.append((int(document.get("time", until)), int(attributes.get("exitCode", -1))))
+        return ends
+
+    def load(self, archive: BinaryIO, length: int) -> list[str]:
+        """Load an archive made by ``docker save``; returns the ids and names that the engine reports."""
+        connection, response = self._open(
+            "POST",
+            "/images/load",
+            {"quiet": "true"},
+            body=archive,
+            headers={"Content-Type": "application/x-tar", "Content-Length": str(length)},
+            timeout=3600,
+        )
+        names = []
+        try:
+            for document in self._progress(response, "load the archive"):
+                for line in str(document.get("stream", "")).splitlines():
+                    prefix, _unused, name = line.partition(": ")
+                    if prefix in ("Loaded image", "Loaded image ID"):
+                        names.append(name.strip())
+        finally:
+            connection.close()
+        return names
+
+    def pull(self, reference: ImageReference, credentials: Mapping[str, str] | None = None) -> None:
+        """Pull an image from its registry."""
+        headers = {}
+        if credentials:
+            packed = json.dumps(dict(credentials)).encode()
+            headers["X-Registry-Auth"] = base64.urlsafe_b64encode(packed).decode()
+        query = {"fromImage": reference.repository, "tag": reference.digest or reference.tag or "latest"}
+        connection, response = self._open("POST", "/images/create", query, headers=headers, timeout=3600)
+        try:
+            for _document in self._progress(response, f"pull {reference.lookup_name}"):
+                pass
+        finally:
+            connection.close()
+
+    @staticmethod
+    def _progress(response: http.client.HTTPResponse, doing: str) -> Iterator[dict[str, Any]]:
+        if response.status != http.client.OK:
+            raise DockerError(f"the Docker engine refused to {doing}: {_message(response.read())}")
+        for document in _documents(response):
+            if "error" in document:
+                raise DockerError(f"the Docker engine couldn't {doing}: {document['error']}")
+            yield document
+
+
+def demultiplex(payload: bytes) -> bytes:
+    """Take the engine's stream framing (1 byte stream, 3 zero bytes, 4 bytes length) off a container's output.
+
+    The output of a container with a terminal has no framing and is returned as it is.
+    """
+    out = bytearray()
+    position = 0
+    while position + 8 <= len(payload):
+        stream, zero, length = (
+            payload[position],
+            payload[position + 1 : position + 4],
+            payload[position + 4 : position + 8],
+        )
+        if stream not in (0, 1, 2) or zero != b"\0\0\0":
+            return payload
+        size = struct.unpack(">I", length)[0]
+        out += payload[position + 8 : position + 8 + size]
+        position += 8 + size
+    return bytes(out)
+
+
+def registry_credentials(registry: str, config_path: str) -> dict[str, str] | None:
+    """What ``docker login`` stored for a registry in a client configuration file; None when there is nothing."""
+    if not os.path.exists(config_path):
+        return None
+    with open(config_path, encoding="utf-8") as stream:
+        auths = json.load(stream).get("auths", {})
+    for name in (
+        registry,
+        f"https://{registry}",
+        *(["https://index.docker.io/v1/"] if registry == "docker.io" else []),
+    ):
+        packed = auths.get(name, {}).get("auth")
+        if packed:
+            user, _unused, password = base64.b64decode(packed).decode().partition(":")
+            return {"username": user, "password": password, "serveraddress": name}
+    return None
+
+
+def _documents(lines: Iterable[bytes]) -> Iterator[dict[str, Any]]:
+    for line in lines:
+        if line.strip():
+            yield _mapping(json.loads(line), "stream")
+
+
+def _mapping(value: Any, what: str) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise DockerError(f"the Docker engine's answer about {what} is {type(value).__name__}, wanted an object")
+    return value
+
+
+def _message(payload: bytes) -> str:
+    text = payload.decode("utf-8", "replace").strip()
+    try:
+        return str(json.loads(text).get("message", text))
+    except (ValueError, AttributeError):
+        return text or "no message"

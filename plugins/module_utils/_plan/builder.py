@@ -1,0 +1,437 @@
+# SPDX-License-Identifier: Apache-2.0
+# PRIVATE to the collection: do not import this from outside, it may change without notice.
+"""The plan: every decision about the fleet, as a pure function of inventory variables.
+
+No I/O, no clock, no gathered fact; the same data for the same inventory in whatever order its parts come.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import math
+import posixpath
+from collections.abc import Mapping, Sequence
+from functools import reduce
+from typing import Any
+
+from .applied import running_instances
+from .capability import gpu_requirements
+from .decisions import Decision, capability_text, decide, gpu_groups, kind_key, size_reason
+from .document import SCHEMA
+from .driver import driver_slice
+from .engine import serve_arguments, serve_environment, stop_timeout_seconds
+from .findings import Finding, natural_key, some_of, sort_findings
+from .inventory import read_fleet
+from .kv_cache import GIB
+from .parallel import MINIMUM_CAPABILITY
+from .placement import LINKS, Demand, Placed, place
+from .schema import Endpoint, Engine, Fleet, Gpu, Host, Inventory
+
+#: Keys of an instance that describe it: for those who read the plan, not for the role that runs it.
+DESCRIPTION = frozenset({"host", "why", "kv_cache_tokens", "max_concurrency", "binds"})
+
+#: GPU memory that makes one unit of a server's weight.
+WEIGHT_UNIT_MIB = 8192
+
+
+def _free_text(free: Mapping[str, Sequence[Gpu]]) -> str:
+    """Return which GPUs are free, host by host."""
+    parts = [
+        f"{name} {', '.join(gpu.pci_address for gpu in free[name])}"
+        for name in sorted(free, key=natural_key)
+        if free[name]
+    ]
+    if not parts:
+        return "none"
+    return "; ".join(parts[:4]) + (f"; and on {len(parts) - 4} more hosts" if len(parts) > 4 else "")
+
+
+def _placement_finding(
+    decision: Decision, placed: Sequence[Placed], free: Mapping[str, Sequence[Gpu]], blind: Sequence[str]
+) -> Finding | None:
+    """Return the finding when a model got fewer instances than it wants."""
+    model = decision.model
+    got = sum(1 for instance in placed if instance.model == model.name)
+    want = model.replicas if model.replicas is not None else 1
+    if got >= want:
+        return None
+    sizes = sorted({choice.size for choice in decision.choices.values()})
+    held: dict[str, int] = {}
+    for instance in placed:
+        held[instance.model] = held.get(instance.model, 0) + len(instance.gpus)
+    holders = [f"{name} {held[name]}" for name in sorted(held, key=natural_key)]
+    each = "1 GPU each" if sizes == [1] else f"{' or '.join(map(str, sizes))} GPUs of one kind in one host each"
+    fix = "lower replicas of this or another model, lower tensor_parallel_size, or add GPU nodes"
+    if blind:
+        fix += f" (not counted: {some_of(blind)}, see the findings about them)"
+    return Finding(
+        model.name,
+        "not_enough_gpus",
+        f"room for {got} of {want} {'instance' if want == 1 else 'instances'}; GPUs in use: "
+        f"{', '.join(holders) if holders else 'none'}; free GPUs: {_free_text(free)}",
+        f"{each}, not shared with another instance",
+        fix,
+        "model",
+    )
+
+
+def _identities(placed: Sequence[Placed], fleet: Fleet, engine: Engine) -> list[tuple[Placed, str, int]]:
+    """Return (instance, name, port), sorted by host, model and GPU.
+
+    What runs keeps its name, and its port while that is among those of the host's GPUs. A new instance has the lowest
+    number that its model has not used on the host, and the port of its first GPU, or the next one when that is taken.
+    """
+    counts = {host.name: len(host.gpus) for host in fleet.hosts}
+    order = sorted(placed, key=lambda p: (natural_key(p.host), natural_key(p.model), p.gpus[0].index))
+    names: set[tuple[str, str]] = set()
+    ports: set[tuple[str, int]] = set()
+    found: dict[tuple[str, int], tuple[str, int]] = {}
+    for item in sorted(order, key=lambda p: p.running is None):
+        name = item.running.name if item.running else ""
+        number = 0
+        while not name or (item.host, name) in names:
+            name = f"{item.model}-{number}"
+            number += 1
+        names.add((item.host, name))
+        offset = item.gpus[0].index
+        if item.running and 0 <= item.running.port - engine.base_port < counts[item.host]:
+            offset = item.running.port - engine.base_port
+        # There are no more instances than GPUs, so one of the ports is free.
+        while (item.host, engine.base_port + offset) in ports:
+            offset = (offset + 1) % counts[item.host]
+        ports.add((item.host, engine.base_port + offset))
+        found[item.host, item.gpus[0].index] = (name, engine.base_port + offset)
+    return [(item, *found[item.host, item.gpus[0].index]) for item in order]
+
+
+def _instances(
+    fleet: Fleet, engine: Engine, decisions: Mapping[str, Decision], placed: Sequence[Placed], findings: list[Finding]
+) -> list[dict[str, Any]]:
+    """Return the instances of all hosts, sorted by host, model and GPU.
+
+    Instances that are started alike share their arguments and environment: the plan is data that nobody changes.
+    """
+    arguments: dict[tuple[str, int, int], list[str]] = {}
+    environments: dict[tuple[int, ...], dict[str, str]] = {}
+    addresses = {host.name: host.address for host in fleet.hosts}
+    instances = []
+    for item, name, port in _identities(placed, fleet, engine):
+        model = decisions[item.model].model
+        choice = decisions[item.model].choices[item.gpus[0].kind]
+        if port > 65535:
+            findings.append(
+                Finding(
+                    item.host,
+                    "port_out_of_range",
+                    f"port {port} for an instance of {model.name}",
+                    "at most 65535",
+                    f"lower fleet_engine.base_port (now {engine.base_port})",
+                )
+            )
+        size = len(item.gpus)
+        start = (model.name, size, port)
+        if start not in arguments:
+            arguments[start] = serve_arguments(model, engine, size, port, choice.encoder_mode)
+        # Only ranks on the CPU are told where they are.
+        indices = tuple(gpu.index for gpu in item.gpus) if engine.accelerator == "cpu" else ()
+        if indices not in environments:
+            environments[indices] = serve_environment(engine, indices)
+        unknown = item.link > 1 and not all(gpu.nvlink_known for gpu in item.gpus)
+        instances.append(
+            {
+                "host": item.host,
+                "name": name,
+                "model": model.name,
+                "model_directory": f"{fleet.models_directory}/{model.name}",
+                "address": addresses[item.host],
+                "port": port,
+                "accelerator": engine.accelerator,
+                "gpus": [
+                    {
+                        "pci_address": gpu.pci_address,
+                        "uuid": gpu.uuid,
+                        "index": gpu.index,
+                        "cdi_device": f"nvidia.com/gpu={gpu.uuid if gpu.uuid else gpu.index}",
+                    }
+                    for gpu in item.gpus
+                ],
+                "tensor_parallel_size": size,
+                "context_length": model.context_length,
+                "arguments": arguments[start],
+                "environment": environments[indices],
+                "shm_size_bytes": engine.shm_size_gib * GIB,
+                "shutdown_timeout_seconds": engine.shutdown_timeout_seconds,
+                "stop_timeout_seconds": stop_timeout_seconds(engine),
+                "why": f"{LINKS[item.link]} (NVLink not known)" if unknown else LINKS[item.link],
+                "kv_cache_tokens": choice.memory.kv_cache_tokens,
+                "max_concurrency": round(choice.memory.max_concurrency, 2),
+                "binds": choice.memory.binding.word,
+            }
+        )
+    return instances
+
+
+def _upstreams(
+    models: Sequence[str], instances: Sequence[Mapping[str, Any]], placed: Sequence[Placed]
+) -> list[dict[str, Any]]:
+    """Return the servers of every model; weights differ only where instances have different GPU memory in total."""
+    memory = {(item.host, item.gpus[0].index): sum(gpu.memory_mib for gpu in item.gpus) for item in placed}
+    by_model: dict[str, list[Mapping[str, Any]]] = {}
+    for instance in instances:
+        by_model.setdefault(instance["model"], []).append(instance)
+    upstreams = []
+    for name in models:
+        mine = by_model.get(name)
+        if not mine:
+            continue
+        units = [
+            max(1, (memory[i["host"], i["gpus"][0]["index"]] + WEIGHT_UNIT_MIB // 2) // WEIGHT_UNIT_MIB) for i in mine
+        ]
+        divisor = reduce(math.gcd, units)
+        upstreams.append(
+            {
+                "name": name,
+                "model": name,
+                "servers": [
+                    {
+                        "name": f"{instance['host']}/{instance['name']}",
+                        "address": instance["address"],
+                        "port": instance["port"],
+                        "weight": unit // divisor,
+                    }
+                    for instance, unit in zip(mine, units)
+                ],
+            }
+        )
+    return upstreams
+
+
+def _flows(fleet: Fleet, endpoint: Endpoint, instances: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Return every connection that the firewalls let in."""
+    flows = []
+    for host in fleet.hosts:
+        for port in host.ssh_ports:
+            flows.append(_flow(host.name, port, "management", False, "ssh"))
+        if host.group == "gateways":
+            flows.append(_flow(host.name, endpoint.port, "any", False, "clients of the endpoint"))
+    for instance in instances:
+        flows.append(_flow(instance["host"], instance["port"], "gateways", True, f"gateways to {instance['name']}"))
+    return sorted(flows, key=lambda f: (natural_key(f["destination"]), f["port"], f["source"]))
+
+
+def _flow(destination: str, port: int, source: str, forwarded: bool, why: str) -> dict[str, Any]:
+    return {
+        "destination": destination,
+        "protocol": "tcp",
+        "port": port,
+        "source": source,
+        "forwarded": forwarded,
+        "why": why,
+    }
+
+
+_RULE_NAMES = {"management": "ssh", "any": "https", "gateways": "engines"}
+
+
+def _firewall(host: str, flows: Sequence[Mapping[str, Any]], sets: Mapping[str, list[str]]) -> dict[str, Any]:
+    """Return one host's part of the flows: one rule per source, and the sets that the rules name."""
+    rules: dict[bool, list[dict[str, Any]]] = {False: [], True: []}
+    for source in ("management", "gateways", "any"):
+        for forwarded in (False, True):
+            ports = sorted({f["port"] for f in flows if f["source"] == source and f["forwarded"] is forwarded})
+            if ports:
+                rules[forwarded].append(
+                    {"name": _RULE_NAMES[source], "source": source, "protocol": "tcp", "ports": ports}
+                )
+    used = {rule["source"] for both in rules.values() for rule in both}
+    return {
+        "sets": {name: list(sets[name]) for name in sorted(sets) if name in used},
+        "input": rules[False],
+        "forward": rules[True],
+    }
+
+
+def _subject_alt_name(name: str) -> str:
+    try:
+        return f"IP:{ipaddress.ip_address(name)}"
+    except ValueError:
+        return f"DNS:{name}"
+
+
+def _certificate(host: Host, endpoint: Endpoint) -> dict[str, Any]:
+    """Return what the certificate of a gateway names: the endpoint, its other names and the gateway's own address."""
+    names = [endpoint.hostname, *endpoint.alternative_names, *([host.address] if host.address else [])]
+    return {
+        "common_name": endpoint.hostname,
+        "subject_alt_names": sorted({_subject_alt_name(name) for name in names}),
+    }
+
+
+def _slice(host: Host, fleet: Fleet, engine: Engine, instances: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return what the roles of a GPU node are given."""
+    models = {model.name: model for model in fleet.models}
+    mine = [{key: value for key, value in i.items() if key not in DESCRIPTION} for i in instances]
+    return {
+        "expected_gpus": [
+            {"pci_address": gpu.pci_address, "device_id": gpu.device_id, "product": gpu.product, "uuid": gpu.uuid}
+            for gpu in host.gpus
+        ],
+        "accelerator": engine.accelerator,
+        "models_directory": fleet.models_directory,
+        "models": [
+            {
+                "name": name,
+                "directory": posixpath.join(fleet.models_directory, name),
+                "source": models[name].source,
+                "files_sha256": models[name].files_sha256,
+            }
+            for name in sorted({instance["model"] for instance in mine}, key=natural_key)
+        ],
+        "image": engine.image.as_dict() if engine.image else None,
+        "instances": mine,
+    }
+
+
+def _models(decisions: Mapping[str, Decision], placed: Sequence[Placed]) -> dict[str, Any]:
+    """Return what was decided about every model."""
+    by_model: dict[str, list[Placed]] = {}
+    for item in placed:
+        by_model.setdefault(item.model, []).append(item)
+    models: dict[str, Any] = {}
+    for name, decision in decisions.items():
+        mine = by_model.get(name, [])
+        kinds = sorted({item.gpus[0].kind for item in mine} or decision.choices, key=kind_key)
+        choices = [decision.choices[kind] for kind in kinds]
+        if not choices:
+            continue
+        main = min(choices, key=lambda choice: choice.size)
+        gpus = sum(len(item.gpus) for item in mine)
+        share = "as given" if decision.model.replicas is not None else f"its share of the GPUs, {gpus}"
+        several = len({choice.size for choice in choices}) > 1
+        reasons = [
+            size_reason(choice) + (f" ({choice.kind.product})" if several else "")
+            for choice in (choices if several else [main])
+        ]
+        models[name] = {
+            "tensor_parallel_size": main.size,
+            "tensor_parallel_sizes": sorted({choice.size for choice in choices}),
+            "replicas": len(mine),
+            "gpus": gpus,
+            "context_length": decision.model.context_length,
+            "concurrency": decision.model.concurrency,
+            "quantization": decision.architecture.quantization.method if decision.architecture.quantization else None,
+            "facts": decision.model.facts,
+            "memory": main.memory.as_dict(),
+            "binds": main.memory.binding.word,
+            "binds_because": main.memory.binding.sentence,
+            "reason": f"{'; '.join(reasons)}; replicas {len(mine)} {share}",
+        }
+    return models
+
+
+def _host_findings(fleet: Fleet) -> list[Finding]:
+    findings = []
+    for host in fleet.hosts:
+        for gpu in host.gpus:
+            if gpu.compute_capability < MINIMUM_CAPABILITY:
+                findings.append(
+                    Finding(
+                        host.name,
+                        "gpu_too_old",
+                        f"{gpu.pci_address} ({gpu.product}) has compute capability "
+                        f"{capability_text(gpu.compute_capability)}",
+                        f"{capability_text(MINIMUM_CAPABILITY)} or more: vLLM has no kernels for older GPUs",
+                        f"take {host.name} out of gpu_nodes",
+                    )
+                )
+    return findings
+
+
+def build_plan(inventory: Inventory) -> dict[str, Any]:
+    """Return the plan of a fleet as plain, sorted data; a fault in the inventory is an entry of ``findings``.
+
+    The shape is described in docs/plan.md. When there are findings the plan holds what could be decided all the same.
+    """
+    fleet = read_fleet(inventory)
+    findings = list(fleet.findings) + _host_findings(fleet)
+    engine = fleet.engine or Engine(image=None)
+    endpoint = fleet.endpoint or Endpoint(hostname=fleet.name)
+    gpu_hosts = [host for host in fleet.hosts if host.group == "gpu_nodes" and host.gpus]
+    groups = gpu_groups(gpu_hosts)
+
+    decisions: dict[str, Decision] = {}
+    for model in fleet.models:
+        decision = decide(model, engine, groups, findings)
+        if decision is not None:
+            decisions[model.name] = decision
+    demands = [
+        Demand(name, {kind: choice.size for kind, choice in decision.choices.items()}, decision.model.replicas)
+        for name, decision in decisions.items()
+    ]
+    placed, free = place(demands, gpu_hosts, running_instances(inventory.applied) if fleet.keep else ())
+    blind = [host.name for host in fleet.hosts if host.group == "gpu_nodes" and not host.hardware_known]
+    for decision in decisions.values():
+        finding = _placement_finding(decision, placed, free, blind)
+        if finding is not None:
+            findings.append(finding)
+
+    instances = _instances(fleet, engine, decisions, placed, findings)
+    upstreams = _upstreams(list(decisions), instances, placed)
+    flows = _flows(fleet, endpoint, instances)
+    default_model = endpoint.default_model
+    if default_model is None and len(fleet.models) == 1:
+        default_model = fleet.models[0].name
+    gateways = [host for host in fleet.hosts if host.group == "gateways"]
+    sets = {
+        "management": list(fleet.management_networks),
+        "gateways": sorted({host.address for host in gateways if host.address}, key=_address_key),
+    }
+    by_host: dict[str, list[dict[str, Any]]] = {}
+    for instance in instances:
+        by_host.setdefault(instance["host"], []).append(instance)
+    flows_by_host: dict[str, list[dict[str, Any]]] = {}
+    for flow in flows:
+        flows_by_host.setdefault(flow["destination"], []).append(flow)
+    hosts: dict[str, Any] = {}
+    for host in fleet.hosts:
+        part: dict[str, Any] = {
+            "group": host.group,
+            "address": host.address,
+            "firewall": _firewall(host.name, flows_by_host.get(host.name, []), sets),
+        }
+        if host.group == "gpu_nodes":
+            part.update(_slice(host, fleet, engine, by_host.get(host.name, [])))
+            part["gpu_requirements"] = gpu_requirements(by_host.get(host.name, []), decisions, engine)
+            part["driver"] = driver_slice(host.name, fleet.name, inventory, engine.accelerator, findings)
+        else:
+            part["upstreams"] = upstreams
+            part["default_model"] = default_model
+            part["endpoint"] = {
+                "hostname": endpoint.hostname,
+                "port": endpoint.port,
+                "alternative_names": list(endpoint.alternative_names),
+            }
+            part["certificate"] = _certificate(host, endpoint)
+        hosts[host.name] = part
+    return {
+        "schema": SCHEMA,
+        "fleet": fleet.name,
+        "findings": [finding.as_dict() for finding in sort_findings(findings)],
+        "models": _models(decisions, placed),
+        "instances": instances,
+        "upstreams": upstreams,
+        "flows": flows,
+        "certificates": [
+            {"name": "gateway", "hosts": [host.name], **_certificate(host, endpoint)} for host in gateways
+        ],
+        "scrape_targets": [
+            {"job": "vllm", "host": i["host"], "address": i["address"], "port": i["port"], "path": "/metrics"}
+            for i in instances
+        ],
+        "hosts": hosts,
+    }
+
+
+def _address_key(address: str) -> tuple[int, int]:
+    parsed = ipaddress.ip_address(address)
+    return (parsed.version, int(parsed))

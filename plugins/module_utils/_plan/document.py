@@ -1,0 +1,317 @@
+# SPDX-License-Identifier: Apache-2.0
+# PRIVATE to the collection: do not import this from outside, it may change without notice.
+"""The shape of plan.json as a JSON Schema (2020-12): docs/plan.schema.json is written from here.
+
+Every object names all of its keys, so that a key that nobody described is an error of the tests.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from .findings import KINDS
+from .memory import BINDINGS
+
+#: Version of the plan's structure.
+SCHEMA = 1
+
+_Schema = dict[str, Any]
+
+
+def _text(description: str = "", **more: Any) -> _Schema:
+    return {"type": "string", **({"description": description} if description else {}), **more}
+
+
+def _whole(description: str = "", minimum: int = 0, **more: Any) -> _Schema:
+    return {"type": "integer", "minimum": minimum, **({"description": description} if description else {}), **more}
+
+
+def _list(items: _Schema, description: str = "", **more: Any) -> _Schema:
+    return {"type": "array", "items": items, **({"description": description} if description else {}), **more}
+
+
+def _object(properties: dict[str, _Schema], description: str = "", optional: tuple[str, ...] = ()) -> _Schema:
+    return {
+        "type": "object",
+        **({"description": description} if description else {}),
+        "properties": properties,
+        "required": sorted(set(properties) - set(optional)),
+        "additionalProperties": False,
+    }
+
+
+def _map(values: _Schema, description: str) -> _Schema:
+    return {"type": "object", "description": description, "additionalProperties": values}
+
+
+def _or_null(schema: _Schema) -> _Schema:
+    return {**schema, "type": [schema["type"], "null"]}
+
+
+def _ref(name: str) -> _Schema:
+    return {"$ref": f"#/$defs/{name}"}
+
+
+_ADDRESS = _or_null(_text("IP address; null after a finding"))
+_PORT = _whole("TCP port", 1)
+_SHA256 = _text("SHA-256 digest, hexadecimal", pattern="^[0-9a-f]{64}$")
+
+_FINDING = _object(
+    {
+        "kind": _text("what host_or_model names", enum=list(KINDS)),
+        "host_or_model": _text(),
+        "code": _text("stable word for programs", pattern="^[a-z0-9_]+$"),
+        "found": _text(),
+        "wanted": _text(),
+        "fix": _text(),
+    },
+    "a reason why the fleet cannot be as asked",
+)
+
+_MEMORY = _object(
+    {
+        "weights": _whole("bytes"),
+        "replicated": _whole("bytes of the weights that every GPU holds whole"),
+        "activations": _whole("bytes, estimated"),
+        "runtime": _whole("bytes of CUDA context, graphs and NCCL, estimated"),
+        "margin": _whole("bytes added to the two estimates"),
+        "kv_cache": _whole("bytes for the wanted requests of full length"),
+        "needed": _whole("bytes: weights, activations, runtime, margin and kv_cache"),
+        "budget": _whole("bytes that vLLM may use"),
+        "gpu_memory": _whole("bytes of one GPU", 1),
+        "kv_bytes_per_token": _whole("bytes of a token in all layers, while it is within their windows"),
+        "kv_cache_available": _whole("bytes"),
+        "kv_cache_blocks": _whole("blocks, num_gpu_blocks of vLLM"),
+        "kv_block_tokens": _whole("tokens of one block", 1),
+        "kv_cache_tokens": _whole("tokens, as vLLM logs them"),
+        "max_concurrency": {"type": "number", "minimum": 0, "description": "requests of full length at once"},
+    },
+    "per GPU of one instance, on the kind of GPU with the smallest tensor-parallel size in use",
+)
+
+_MODEL = _object(
+    {
+        "tensor_parallel_size": _whole("the smallest in use", 1),
+        "tensor_parallel_sizes": _list(_whole(minimum=1), uniqueItems=True),
+        "replicas": _whole("instances"),
+        "gpus": _whole("GPUs of all instances"),
+        "context_length": _whole("tokens", 1),
+        "concurrency": _whole("requests of full length that one instance must hold at once", 1),
+        "quantization": _or_null(_text()),
+        "facts": _text("where config and weights_bytes came from", enum=["given", "recorded", "bundled"]),
+        "memory": _ref("memory"),
+        "binds": _text("what keeps an instance from holding more requests", enum=sorted(BINDINGS)),
+        "binds_because": _text("the same as a sentence"),
+        "reason": _text("why this size and these replicas"),
+    },
+    "what was decided about one model",
+)
+
+_GPU = _object(
+    {
+        "pci_address": _text(),
+        "uuid": _or_null(_text()),
+        "index": _whole("place among the host's GPUs"),
+        "cdi_device": _text("name of the device for CDI"),
+    }
+)
+
+_INSTANCE = {
+    "name": _text("unique on the host"),
+    "model": _text(),
+    "model_directory": _text("on the host"),
+    "address": _ADDRESS,
+    "port": _PORT,
+    "accelerator": _text(enum=["cuda", "cpu"]),
+    "gpus": _list(_GPU, minItems=1),
+    "tensor_parallel_size": _whole(minimum=1),
+    "context_length": _whole("tokens", 1),
+    "arguments": _list(_text(), "of vllm serve"),
+    "environment": _map(_text(), "of the engine"),
+    "shm_size_bytes": _whole("size of /dev/shm", 1),
+    "shutdown_timeout_seconds": _whole("how long the engine lets requests finish", 1),
+    "stop_timeout_seconds": _whole("from SIGTERM to SIGKILL", 1),
+}
+
+_DESCRIBED_INSTANCE = {
+    **_INSTANCE,
+    "host": _text(),
+    "why": _text("what its GPUs share"),
+    "kv_cache_tokens": _whole("tokens, as vLLM logs them"),
+    "max_concurrency": {"type": "number", "minimum": 0, "description": "requests of full length at once"},
+    "binds": _text(enum=sorted(BINDINGS)),
+}
+
+_UPSTREAM = _object(
+    {
+        "name": _text(),
+        "model": _text(),
+        "servers": _list(
+            _object({"name": _text("host/instance"), "address": _ADDRESS, "port": _PORT, "weight": _whole(minimum=1)})
+        ),
+    },
+    "the servers of one model",
+)
+
+_FLOW = _object(
+    {
+        "destination": _text("host"),
+        "protocol": _text(enum=["tcp"]),
+        "port": _PORT,
+        "source": _text(enum=["any", "gateways", "management"]),
+        "forwarded": {"type": "boolean", "description": "to a container, not to the host itself"},
+        "why": _text(minLength=1),
+    },
+    "one connection that firewalls let in",
+)
+
+_RULE = _object(
+    {
+        "name": _text(),
+        "source": _text(enum=["any", "gateways", "management"]),
+        "protocol": _text(enum=["tcp"]),
+        "ports": _list(_PORT, minItems=1, uniqueItems=True),
+    }
+)
+
+_FIREWALL = _object(
+    {
+        "sets": _map(_list(_text()), "addresses and networks by the name that rules use"),
+        "input": _list(_RULE),
+        "forward": _list(_RULE),
+    }
+)
+
+_IMAGE = _object(
+    {
+        "reference": _text(),
+        "archive": _or_null(_text()),
+        "archive_sha256": _or_null(_SHA256),
+        "id": _or_null(_text()),
+    }
+)
+
+_SOURCE = {
+    "oneOf": [
+        _object({"path": _text()}),
+        _object({"archive": _object({"url": _text(), "sha256": _SHA256})}),
+        _object({"huggingface": _object({"repository": _text(), "revision": _text()})}),
+    ]
+}
+
+_DRIVER = _object(
+    {
+        "branch": _whole("driver branch", 1),
+        "version": _or_null(_text("whole version; null for the newest of the branch")),
+        "kernel_module": _text(enum=["open", "proprietary"]),
+        "components": _list(_text(), "what comes with the driver, such as fabric_manager"),
+        "repository": _text("vendor, distribution or the URL of a mirror"),
+        "expected_gpus": _whole("GPUs that the driver has to see", 1),
+        "why": _text("the reasons of the choice"),
+    },
+    "what the role nvidia_driver is given; null where there is nothing to install",
+)
+
+_GPU_REQUIREMENTS = _object(
+    {
+        "cuda_version": _or_null(_text("of the engine")),
+        "instances": _list(
+            _object(
+                {
+                    "name": _text(),
+                    "gpus": _list(_text("PCI address"), minItems=1),
+                    "minimum_compute_capability": _text(),
+                    "precisions": _list(_text()),
+                }
+            )
+        ),
+    },
+    "what the instances ask of the GPUs, in the words of the module gpu_validate",
+)
+
+_HOST = {"group": _text(), "address": _ADDRESS, "firewall": _ref("firewall")}
+
+_GPU_NODE = _object(
+    {
+        **_HOST,
+        "group": {"const": "gpu_nodes"},
+        "expected_gpus": _list(
+            _object(
+                {"pci_address": _text(), "device_id": _text(), "product": _text(), "uuid": _or_null(_text())},
+            ),
+            "the recorded GPUs",
+        ),
+        "accelerator": _text(enum=["cuda", "cpu"]),
+        "models_directory": _text(),
+        "models": _list(
+            _object(
+                {
+                    "name": _text(),
+                    "directory": _text(),
+                    "source": _SOURCE,
+                    "files_sha256": _map(_SHA256, "digests of single files"),
+                }
+            ),
+            "the models that its instances serve",
+        ),
+        "image": {"anyOf": [_ref("image"), {"type": "null"}]},
+        "instances": _list(_object(_INSTANCE)),
+        "driver": {"anyOf": [_DRIVER, {"type": "null"}]},
+        "gpu_requirements": _GPU_REQUIREMENTS,
+    },
+    "what the roles of a GPU node are given",
+)
+
+_GATEWAY = _object(
+    {
+        **_HOST,
+        "group": {"const": "gateways"},
+        "upstreams": _list(_ref("upstream")),
+        "default_model": _or_null(_text("model behind /v1")),
+        "endpoint": _object({"hostname": _text(), "port": _PORT, "alternative_names": _list(_text())}),
+        "certificate": _object({"common_name": _text(), "subject_alt_names": _list(_text())}),
+    },
+    "what the roles of a gateway are given",
+)
+
+PLAN_SCHEMA: _Schema = {
+    "$schema": "https://json-schema.org/draft/2020-12/schema",
+    "title": "plan.json of gpufleet.metal",
+    "description": "Every decision about a fleet. Written by gpufleet.metal.plan; docs/plan.md explains it.",
+    **_object(
+        {
+            "schema": {"const": SCHEMA, "description": "version of this structure"},
+            "fleet": _text("name of the fleet"),
+            "findings": _list(_ref("finding")),
+            "models": _map(_ref("model"), "by name"),
+            "instances": _list(_object(_DESCRIBED_INSTANCE), "sorted by host, model and GPU"),
+            "upstreams": _list(_ref("upstream")),
+            "flows": _list(_ref("flow")),
+            "certificates": _list(
+                _object(
+                    {
+                        "name": _text(),
+                        "hosts": _list(_text()),
+                        "common_name": _text(),
+                        "subject_alt_names": _list(_text()),
+                    }
+                )
+            ),
+            "scrape_targets": _list(
+                _object({"job": _text(), "host": _text(), "address": _ADDRESS, "port": _PORT, "path": _text()})
+            ),
+            "hosts": _map({"oneOf": [_ref("gpu_node"), _ref("gateway")]}, "by name"),
+        }
+    ),
+    "$defs": {
+        "finding": _FINDING,
+        "firewall": _FIREWALL,
+        "flow": _FLOW,
+        "gateway": _GATEWAY,
+        "gpu_node": _GPU_NODE,
+        "image": _IMAGE,
+        "memory": _MEMORY,
+        "model": _MODEL,
+        "upstream": _UPSTREAM,
+    },
+}

@@ -1,0 +1,23 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Filter shells over module_utils/_pki.py; each is documented in the YAML file of its name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from ansible_collections.gpufleet.metal.plugins.module_utils import _pki
+from ansible_collections.gpufleet.metal.plugins.plugin_utils._filters import as_filter
+
+
+class FilterModule:
+    """What Ansible loads."""
+
+    def filters(self) -> dict[str, Callable[..., Any]]:
+        """Return the filters of this file."""
+        return {
+            "pki_names": as_filter(_pki.normal_names),
+            "pki_reissue_reasons": as_filter(_pki.reissue_reasons),
+            "pki_authority_faults": as_filter(_pki.authority_faults),
+            "pki_provided_faults": as_filter(_pki.provided_faults),
+        }

@@ -1,0 +1,204 @@
+#!/usr/bin/python
+# Copyright (c) gpufleet.metal contributors
+# Apache-2.0, or at your option the GNU General Public License v3.0+ (https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: Apache-2.0 OR GPL-3.0-or-later
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: connectivity_info
+short_description: Tell which TCP ports of other hosts can be reached from here, and what TLS they speak
+version_added: 0.1.0
+description:
+  - Opens one TCP connection to each target from the host that the module runs on, all at the same time, and reports
+    whether it was accepted, refused or swallowed. With O(targets[].tls) it also completes a TLS handshake and reports
+    version and cipher.
+  - Changes nothing and never fails because of what it finds. Where a target says what is expected, a difference is one
+    of RV(faults).
+author:
+  - gpufleet.metal contributors (@gpufleet)
+options:
+  targets:
+    description: What to connect to.
+    type: list
+    elements: dict
+    required: true
+    suboptions:
+      name:
+        description: The caller's name for the target, returned with its result.
+        type: str
+        required: true
+      address:
+        description: IP address or host name.
+        type: str
+        required: true
+      port:
+        description: TCP port.
+        type: int
+        required: true
+      expect:
+        description:
+          - What the caller wants to find. V(open), V(refused) and V(filtered) are the states of RV(results[].state);
+            V(tls_accepted) and V(tls_refused) are open ports whose handshake succeeds or fails.
+        type: str
+        choices: [open, refused, filtered, tls_accepted, tls_refused]
+      tls:
+        description: Complete a TLS handshake after connecting.
+        type: dict
+        suboptions:
+          server_name:
+            description: Name for SNI and for checking the certificate.
+            type: str
+            required: true
+          maximum_version:
+            description: Highest TLS version to offer. Unset offers all that this Python knows.
+            type: str
+            choices: ["1.2", "1.3"]
+          ca_path:
+            description: PEM file with the certificate authority to trust. Unset trusts the system's.
+            type: path
+  timeout:
+    description: Seconds to wait for a connection and for a handshake.
+    type: float
+    default: 3.0
+attributes:
+  check_mode:
+    description: Runs the same way in check mode.
+    support: full
+  diff_mode:
+    description: There is nothing to compare.
+    support: none
+"""
+
+EXAMPLES = r"""
+- name: See whether the engine's port is closed to other hosts
+  gpufleet.metal.connectivity_info:
+    targets:
+      - {name: engine, address: 198.51.100.11, port: 8000, expect: filtered}
+  register: __reach
+  failed_when: __reach.faults
+
+- name: See whether the gateway refuses TLS 1.2
+  gpufleet.metal.connectivity_info:
+    targets:
+      - name: tls12
+        address: 198.51.100.13
+        port: 443
+        expect: tls_refused
+        tls: {server_name: llm.example.org, maximum_version: "1.2", ca_path: pki/ca.crt}
+  register: __tls
+"""
+
+RETURN = r"""
+results:
+  description: One entry per target, in the order given.
+  returned: always
+  type: list
+  elements: dict
+  contains:
+    name:
+      description: The target's name.
+      type: str
+      sample: engine
+    state:
+      description:
+        - C(open) is accepted, C(refused) that a host answered that nobody listens, C(filtered) that none did.
+      type: str
+      sample: open
+    tls_version:
+      description: The negotiated version, null without a completed handshake.
+      type: str
+      sample: TLSv1.3
+    tls_cipher:
+      description: The negotiated cipher suite, null without a completed handshake.
+      type: str
+      sample: TLS_AES_256_GCM_SHA384
+    error:
+      description: What the connection or the handshake ended with, null when all went well.
+      type: str
+      sample: "[SSL: TLSV1_ALERT_PROTOCOL_VERSION] tlsv1 alert protocol version"
+faults:
+  description: One sentence for each target that was not found as expected.
+  returned: always
+  type: list
+  elements: str
+  sample: ["gpu-2:8000 (198.51.100.12:8000): found open, wanted filtered"]
+"""
+
+import concurrent.futures
+import socket
+import ssl
+from typing import Any
+
+from ansible.module_utils.basic import AnsibleModule
+
+
+def handshake(connection: socket.socket, tls: dict[str, Any]) -> dict[str, Any]:
+    """Complete a handshake; returns tls_version and tls_cipher.
+
+    Raises OSError, of which ssl.SSLError is one.
+    """
+    context = ssl.create_default_context(cafile=tls["ca_path"])
+    if tls["maximum_version"] == "1.2":
+        context.maximum_version = ssl.TLSVersion.TLSv1_2
+    with context.wrap_socket(connection, server_hostname=tls["server_name"]) as secured:
+        cipher = secured.cipher()
+        return {"tls_version": secured.version(), "tls_cipher": cipher[0] if cipher else None}
+
+
+def probe(target: dict[str, Any], timeout: float) -> dict[str, Any]:
+    """Connect to one target; returns its entry of RETURN's `results`."""
+    result: dict[str, Any] = {key: target[key] for key in ("name", "address", "port")}
+    result.update(state="filtered", tls_version=None, tls_cipher=None, error=None)
+    try:
+        with socket.create_connection((target["address"], target["port"]), timeout=timeout) as connection:
+            result["state"] = "open"
+            if target["tls"]:
+                result.update(handshake(connection, target["tls"]))
+    except ConnectionRefusedError as exc:
+        result.update(state="refused", error=str(exc))
+    except OSError as exc:
+        result["error"] = str(exc)
+    return result
+
+
+def fault(target: dict[str, Any], result: dict[str, Any]) -> str | None:
+    """One sentence when the result is not what the target expects, else None."""
+    wanted, found = target["expect"], result["state"]
+    if wanted in ("tls_accepted", "tls_refused") and found == "open":
+        found = "tls_accepted" if result["tls_version"] else "tls_refused"
+    if wanted is None or wanted == found:
+        return None
+    reason = f" ({result['error']})" if result["error"] else ""
+    return f"{target['name']} ({target['address']}:{target['port']}): found {found}{reason}, wanted {wanted}"
+
+
+def main() -> None:
+    """Entry point of the module."""
+    tls_options = {
+        "server_name": {"type": "str", "required": True},
+        "maximum_version": {"type": "str", "choices": ["1.2", "1.3"]},
+        "ca_path": {"type": "path"},
+    }
+    target_options = {
+        "name": {"type": "str", "required": True},
+        "address": {"type": "str", "required": True},
+        "port": {"type": "int", "required": True},
+        "expect": {"type": "str", "choices": ["open", "refused", "filtered", "tls_accepted", "tls_refused"]},
+        "tls": {"type": "dict", "options": tls_options},
+    }
+    module = AnsibleModule(
+        argument_spec={
+            "targets": {"type": "list", "elements": "dict", "required": True, "options": target_options},
+            "timeout": {"type": "float", "default": 3.0},
+        },
+        supports_check_mode=True,
+    )
+    targets = module.params["targets"]
+    with concurrent.futures.ThreadPoolExecutor(max_workers=max(1, min(64, len(targets)))) as pool:
+        results = list(pool.map(lambda target: probe(target, module.params["timeout"]), targets))
+    faults = [sentence for target, result in zip(targets, results) if (sentence := fault(target, result))]
+    module.exit_json(changed=False, results=results, faults=faults)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,167 @@
+#!/usr/bin/python
+# SPDX-License-Identifier: Apache-2.0 OR GPL-3.0-or-later
+# Apache-2.0, or at your option the GNU General Public License v3.0+ (https://www.gnu.org/licenses/gpl-3.0.txt)
+"""Have a pinned image in a host's Docker engine."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: container_image
+short_description: Have a pinned image in a host's Docker engine
+version_added: 0.1.0
+description:
+  - Looks for the image and, only if it isn't there, pulls it by digest or loads it from an archive whose checksum is
+    verified first. One round trip, whichever it is.
+  - Needs only Python's standard library on the host.
+author:
+  - gpufleet.metal contributors (@gpufleet)
+options:
+  reference:
+    description:
+      - The image's name. It must contain a digest, C(name:tag@sha256:...), unless O(archive) or O(id) pins it.
+    type: str
+    required: true
+  archive:
+    description:
+      - Archive made by C(docker save), at V(file://) on the host or V(http(s)://). Used instead of a registry.
+    type: str
+  archive_sha256:
+    description:
+      - The archive's digest. Required with O(archive).
+    type: str
+  id:
+    description:
+      - The image's id as the engine shows it. Saves a look into the records and is compared after loading or pulling.
+      - An engine that uses containerd's image store names images by the digest of their manifest, any other one by the
+        digest of their configuration.
+    type: str
+  docker_socket:
+    description:
+      - The engine's socket.
+    type: path
+    default: /var/run/docker.sock
+  records_directory:
+    description:
+      - Where the module notes which archive became which image.
+    type: path
+    default: /var/lib/gpufleet/images
+  download_directory:
+    description:
+      - Where an archive is kept between its download and its loading.
+    type: path
+    default: /var/lib/gpufleet/downloads
+  client_config:
+    description:
+      - A Docker client's configuration with the registries' credentials, as C(docker login) leaves it.
+    type: path
+    default: /root/.docker/config.json
+attributes:
+  check_mode:
+    description: Says whether the image would be brought in, also on a host that has no Docker yet.
+    support: full
+  diff_mode:
+    description: Shows where the image comes from.
+    support: partial
+"""
+
+EXAMPLES = r"""
+- name: Have the engine's image, from an archive that travels with the fleet
+  gpufleet.metal.container_image:
+    reference: vllm/vllm-openai:v0.32.0
+    archive: file:///srv/media/images/vllm-openai.tar
+    archive_sha256: 98a6514a15f5bd499b69f9e6be2b42c59dbaceec8db1db3f337a6f66546c481a
+  register: image
+
+- name: Have it from a registry
+  gpufleet.metal.container_image:
+    reference: vllm/vllm-openai:v0.32.0@sha256:98a6514a15f5bd499b69f9e6be2b42c59dbaceec8db1db3f337a6f66546c481a
+"""
+
+RETURN = r"""
+image_id:
+  description: The image's id in the engine. In check mode, null if the image would be brought in.
+  type: str
+  returned: success
+came_from:
+  description: V(engine) if it was there, else V(archive) or V(registry).
+  type: str
+  returned: success
+engine_available:
+  description: Whether an engine answered. Only in check mode it may not.
+  type: bool
+  returned: success
+containers:
+  description: Names of all containers that carry the label C(gpufleet.instance), by the label's value.
+  type: dict
+  returned: success
+  sample: {tiny-llama-0: vllm-tiny-llama-0}
+"""
+
+from typing import Any
+
+from ansible.module_utils.basic import AnsibleModule
+
+from ansible_collections.gpufleet.metal.plugins.module_utils import _images
+from ansible_collections.gpufleet.metal.plugins.module_utils._docker import DockerClient, DockerUnavailableError
+from ansible_collections.gpufleet.metal.plugins.module_utils._errors import FleetError
+
+LABEL = "gpufleet.instance"
+
+
+def argument_spec() -> dict[str, Any]:
+    """The module's options, as in DOCUMENTATION."""
+    return {
+        "reference": {"type": "str", "required": True},
+        "archive": {"type": "str"},
+        "archive_sha256": {"type": "str"},
+        "id": {"type": "str"},
+        "docker_socket": {"type": "path", "default": "/var/run/docker.sock"},
+        "records_directory": {"type": "path", "default": "/var/lib/gpufleet/images"},
+        "download_directory": {"type": "path", "default": "/var/lib/gpufleet/downloads"},
+        "client_config": {"type": "path", "default": "/root/.docker/config.json"},
+    }
+
+
+def run(options: dict[str, Any], check_mode: bool) -> dict[str, Any]:
+    """Bring the image in if it isn't there; returns the module's result."""
+    want = _images.wanted(options["reference"], options["archive"], options["archive_sha256"], options["id"])
+    client = DockerClient(options["docker_socket"])
+    store = _images.Store(client, options["records_directory"], options["download_directory"], options["client_config"])
+    try:
+        containers = {
+            entry["Labels"][LABEL]: str(entry["Names"][0]).lstrip("/")
+            for entry in client.containers(running_only=False)
+            if LABEL in (entry.get("Labels") or {})
+        }
+    except DockerUnavailableError:
+        if not check_mode:
+            raise
+        source = "registry" if want.archive is None else "archive"
+        return {"changed": True, "image_id": None, "came_from": source, "engine_available": False, "containers": {}}
+    found = store.ensure(want, check_mode)
+    result: dict[str, Any] = {
+        "changed": found.came_from != "engine",
+        "image_id": found.image_id,
+        "came_from": found.came_from,
+        "engine_available": True,
+        "containers": containers,
+    }
+    if result["changed"]:
+        after = f"{options['reference']} from the {found.came_from} {options['archive'] or want.reference.registry}\n"
+        result["diff"] = {"before_header": "image", "after_header": "image", "before": "", "after": after}
+    return result
+
+
+def main() -> None:
+    """Run as an Ansible module."""
+    module = AnsibleModule(argument_spec=argument_spec(), supports_check_mode=True)
+    try:
+        result = run(module.params, module.check_mode)
+    except FleetError as error:
+        module.fail_json(msg=str(error))
+    else:
+        module.exit_json(**result)
+
+
+if __name__ == "__main__":
+    main()

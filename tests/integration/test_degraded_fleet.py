@@ -1,0 +1,91 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One run of preflight shows the findings of a whole degraded fleet at once. The hardware is simulated."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+from collections import defaultdict
+from pathlib import Path
+
+import pytest
+from artefact import TOOLS, Installed
+from degraded_fleet import FINDINGS, build
+
+pytestmark = pytest.mark.skipif(shutil.which(os.environ.get("CC", "cc")) is None, reason="no C compiler")
+SUBJECT = re.compile(r"^ *(?:host|model|fleet) (\S+): ([a-z_]+)$", re.MULTILINE)
+
+
+@pytest.fixture
+def inventory(tmp_path: Path) -> Path:
+    return build(tmp_path)
+
+
+def play(installed: Installed, inventory: Path, *arguments: str) -> tuple[int, str]:
+    """Run a playbook; returns its exit status and what it printed."""
+    place = inventory.parent
+    environment = {
+        **os.environ,
+        **installed.environment,
+        "PATH": f"{place / 'programs'}{os.pathsep}{TOOLS}{os.pathsep}{os.environ['PATH']}",
+        "ANSIBLE_NOCOLOR": "1",
+        "ANSIBLE_CALLBACK_RESULT_FORMAT": "yaml",
+    }
+    ended = subprocess.run(
+        ["ansible-playbook", "-i", str(inventory), str(place / "facts.yml"), *arguments],
+        cwd=place,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return ended.returncode, ended.stdout
+
+
+def told(output: str) -> dict[str, list[str]]:
+    """The codes of the report, by host, model or fleet; Ansible shows it as an error and as the task's result."""
+    found = defaultdict(list)
+    for subject, code in SUBJECT.findall(output.rpartition("FAILED! =>")[2]):
+        found[subject].append(code)
+    return dict(found)
+
+
+def test_all_findings_of_the_fleet_come_in_one_report(installed: Installed, inventory: Path) -> None:
+    status, output = play(installed, inventory, "gpufleet.metal.site")
+    assert status == 2, output
+    assert told(output) == FINDINGS, output
+    number = sum(len(codes) for codes in FINDINGS.values())
+    assert f"{number} findings on {len(FINDINGS)} hosts; nothing was changed on any host." in output
+    assert "nvidia-smi: no answer within 5 seconds" in " ".join(output.split())
+    assert re.search(r"changed=[1-9]", output) is None
+    assert "PLAY [Harden" not in output, "nothing comes after the report"
+
+
+def test_the_plans_findings_stand_in_the_same_report(installed: Installed, inventory: Path) -> None:
+    status, output = play(installed, inventory, "gpufleet.metal.preflight", "--extra-vars", '{"fleet_modles": []}')
+    assert status == 2, output
+    assert told(output) == {"gpufleet": ["unknown_variable"], **FINDINGS}, output
+
+
+def test_the_report_appears_even_when_no_host_answers(installed: Installed, inventory: Path) -> None:
+    status, output = play(installed, inventory, "gpufleet.metal.preflight", "--limit", "gone")
+    assert status == 2, output
+    assert told(output) == {"gone": FINDINGS["gone"], "old": FINDINGS["old"]}, output
+    assert "3 findings on 2 hosts; nothing was changed on any host." in output
+
+
+def test_the_plan_alone_stops_with_its_own(installed: Installed, inventory: Path) -> None:
+    status, output = play(installed, inventory, "gpufleet.metal.plan")
+    assert status == 2, output
+    assert told(output) == {"old": FINDINGS["old"]}, output
+    assert "The plan has 2 findings; nothing was changed on any host." in output
+
+
+def test_a_driver_that_hangs_does_not_spoil_a_record(installed: Installed, inventory: Path) -> None:
+    status, output = play(installed, inventory, "gpufleet.metal.discover", "--limit", "frozen")
+    assert status == 2, output
+    words = " ".join(output.split())
+    assert "frozen: found a driver that is hung (nvidia-smi: no answer within 10 seconds)" in words
+    assert not (inventory / "host_vars").exists()

@@ -1,0 +1,56 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Keys and documents that the tests of secrets share."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cache
+from typing import Any
+
+from ansible_collections.gpufleet.metal.plugins.module_utils._secrets.document import Document, Secret, Version
+from ansible_collections.gpufleet.metal.plugins.module_utils._secrets.envelope import (
+    make_wrapping_key,
+    read_private_key,
+)
+from ansible_collections.gpufleet.metal.plugins.module_utils._secrets.file_store import WrappingKey
+
+CANARY = "canary-5d1e7f"
+"""Part of every value here: where it shows up, a secret leaked."""
+
+
+@cache
+def _made(which: str) -> bytes:
+    return make_wrapping_key(2048)
+
+
+def key_pem(which: str = "first") -> bytes:
+    """Return the PEM of a small wrapping key, the same for the same name."""
+    return _made(which)
+
+
+def key(which: str = "first") -> Any:
+    """Return a wrapping key."""
+    return read_private_key(key_pem(which), which)
+
+
+def wrapping(which: str = "first") -> WrappingKey:
+    """Return a wrapping key with its source."""
+    return WrappingKey(key(which), f"the {which} key")
+
+
+def version(number: int = 1, created: int = 1000, **value: str) -> Version:
+    """Return a version with a value that holds the canary."""
+    return Version(number, created, value or {"value": f"{CANARY}-{number}"})
+
+
+def secret(**changes: Any) -> Secret:
+    """Return a secret."""
+    return Secret(**{"kind": "token", "current": version(), "since": 1000, **changes})
+
+
+def document(secrets: Mapping[str, Secret] | None = None, generation: int = 3) -> Document:
+    """Return a document with two secrets, one of them being rotated."""
+    staging = secret(
+        kind="password", current=version(4), next=version(5), phase="staging", confirmed=frozenset({"door@gw-1"})
+    )
+    return Document(generation, {"api_key": secret(), "database": staging} if secrets is None else secrets)

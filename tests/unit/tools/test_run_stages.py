@@ -1,0 +1,147 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The stage runner: what it runs, what it says, and what it makes of failures."""
+
+from __future__ import annotations
+
+import io
+import re
+import sys
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ansible_collections.gpufleet.metal.tools import run_stages
+
+OK = [sys.executable, "-c", "print('fine')"]
+BAD = [sys.executable, "-c", "print('line\\n' * 100 + 'the reason'); raise SystemExit(3)"]
+SLOW = [sys.executable, "-c", "import time; time.sleep(60)"]
+
+
+def stage(name: str, command: list[str], **keys: Any) -> dict[str, Any]:
+    """Return an entry of stages.toml."""
+    return {"name": name, "command": command, "about": f"about {name}", "sets": ["test"], **keys}
+
+
+def run(
+    entries: list[dict[str, Any]], logs: Path, jobs: int = 1, stop: bool = False
+) -> tuple[list[run_stages.Outcome], str]:
+    """Run stages and return their outcomes and everything that was said."""
+    out = io.StringIO()
+    runner = run_stages.Runner(jobs, stop, logs, out)
+    return runner.run(run_stages.read_stages({"stage": entries})), out.getvalue()
+
+
+def states(outcomes: list[run_stages.Outcome]) -> dict[str, str]:
+    """Return how each stage ended."""
+    return {outcome.stage.name: outcome.state for outcome in outcomes}
+
+
+@pytest.mark.parametrize(
+    ("entries", "message"),
+    [
+        (
+            [stage("a", OK, colour="red")],
+            "stage 'a': unknown key 'colour'; known are ['about', 'alone', 'command', 'environment', 'name', 'needs', "
+            "'sets', 'timeout_seconds']",
+        ),
+        ([{"name": "a", "command": OK, "sets": []}], "stage 'a': key 'about' is missing"),
+        ([stage("a", OK), stage("a", OK)], "stage 'a' is there twice"),
+        ([stage("a", OK, needs=["b"]), stage("b", OK)], "stage 'a' needs 'b', which is not a stage above it"),
+    ],
+)
+def test_wrong_stages_are_refused(entries: list[dict[str, Any]], message: str) -> None:
+    with pytest.raises(run_stages.StageError, match=f"^{re.escape(message)}$"):
+        run_stages.read_stages({"stage": entries})
+
+
+def test_selection_brings_what_is_needed() -> None:
+    stages = run_stages.read_stages(
+        {"stage": [stage("a", OK), stage("b", OK, needs=["a"]), stage("c", OK, needs=["b"], sets=["slow"])]}
+    )
+    assert [item.name for item in run_stages.select(stages, ["c"], None)] == ["a", "b", "c"]
+    assert [item.name for item in run_stages.select(stages, [], "test")] == ["a", "b"]
+    with pytest.raises(run_stages.StageError, match=re.escape("there is no stage 'd'; stages are ['a', 'b', 'c']")):
+        run_stages.select(stages, ["d"], None)
+    with pytest.raises(run_stages.StageError, match=re.escape("no stage is in the set 'x'; sets are ['slow', 'test']")):
+        run_stages.select(stages, [], "x")
+
+
+@pytest.mark.parametrize(
+    ("log", "expected"),
+    [
+        (
+            "TASK [w] **\nok: [a]\n\nTASK [x] **\nfatal: [a]: FAILED! => no\nfatal: [b]: FAILED! => no\n\nPLAY RECAP\n",
+            ["TASK [x]", "fatal: [a]: FAILED! => no", "fatal: [b]: FAILED! => no"],
+        ),
+        ("one\n\ntwo\n", ["one", "two"]),
+        ("\n".join(f"error {number}" for number in range(9)), [f"error {number}" for number in range(1, 9)]),
+        (f"ERROR {'x' * 1000}", [f"ERROR {'x' * 594}..."]),
+        ("", []),
+    ],
+)
+def test_reasons_are_the_lines_that_speak_of_a_failure(log: str, expected: list[str]) -> None:
+    assert run_stages.reasons(log) == expected
+
+
+def test_good_stages_pass(tmp_path: Path) -> None:
+    outcomes, said = run([stage("a", OK), stage("b", OK)], tmp_path, jobs=2)
+    assert states(outcomes) == {"a": "ok", "b": "ok"}
+    assert run_stages.totals(outcomes) == "2 passed, 0 failed"
+    assert "==> a ... about a\n" in said
+    assert re.search(r"^==> a \.\.\. ok \d+\.\d s$", said, re.MULTILINE)
+    assert (tmp_path / "a.log").read_text(encoding="utf-8") == "fine\n"
+
+
+def test_failure_shows_its_end_and_spares_the_independent(tmp_path: Path) -> None:
+    outcomes, said = run([stage("a", BAD), stage("b", OK, needs=["a"]), stage("c", OK)], tmp_path)
+    assert states(outcomes) == {"a": "FAILED", "b": "not run", "c": "ok"}
+    assert run_stages.totals(outcomes) == "1 passed, 2 failed"
+    assert "the reason" in said
+    assert said.count("    line\n") == run_stages.SHOWN_LINES - 1
+    assert f"(the last 80 of 101 lines; all of them: {tmp_path / 'a.log'})" in said
+    assert "==> b ... not run because a failed" in said
+
+
+def test_stop_starts_nothing_more(tmp_path: Path) -> None:
+    outcomes, _said = run([stage("a", BAD), stage("b", OK)], tmp_path, stop=True)
+    assert states(outcomes) == {"a": "FAILED", "b": "not run"}
+
+
+def test_hanging_stage_is_ended(tmp_path: Path) -> None:
+    outcomes, _said = run([stage("a", SLOW, timeout_seconds=0)], tmp_path)
+    assert states(outcomes) == {"a": "TIMED OUT"}
+    assert outcomes[0].seconds < 30
+
+
+def test_stage_alone_waits_for_the_others(tmp_path: Path) -> None:
+    log = tmp_path / "order"
+    wait = "import sys, time; f = open(sys.argv[1], 'a'); f.write(sys.argv[2] + ' '); f.flush(); time.sleep(0.3)"
+    entries = [
+        stage(name, [sys.executable, "-c", f"{wait}; f.write('/' + sys.argv[2] + ' ')", str(log), name], alone=alone)
+        for name, alone in (("a", False), ("b", True), ("c", False))
+    ]
+    outcomes, _said = run(entries, tmp_path, jobs=3)
+    assert set(states(outcomes).values()) == {"ok"}
+    assert "b /b" in log.read_text(encoding="utf-8")
+
+
+def test_signs_of_life(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(run_stages, "KEEP_ALIVE_SECONDS", 0.1)
+    _outcomes, said = run([stage("a", [sys.executable, "-c", "import time; time.sleep(0.5)"])], tmp_path)
+    assert "    a ... still running, 0 s\n" in said
+
+
+def test_table_has_a_line_for_each_stage_and_one_for_all() -> None:
+    (item,) = run_stages.read_stages({"stage": [stage("units", OK)]})
+    assert run_stages.table([run_stages.Outcome(item, "ok", 12.345)], 13) == [
+        "stage  seconds  result",
+        "units     12.3  ok",
+        "all       13.0",
+    ]
+
+
+def test_stages_of_the_repository_are_good() -> None:
+    stages = run_stages.read_stages(tomllib.loads(run_stages.STAGES_FILE.read_text(encoding="utf-8")))
+    assert {"units", "sanity", "ansible-lint", "types"} <= {item.name for item in stages}

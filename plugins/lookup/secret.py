@@ -11,6 +11,8 @@ short_description: Read secrets from the fleet's store
 version_added: "0.1.0"
 author:
   - The gpufleet.metal project (@gpufleet)
+extends_documentation_fragment:
+  - gpufleet.metal.secret_store
 description:
   - Reads values from the store that C(fleet_secret_store) describes. It never makes or changes one.
   - Use it where a role is given its variables, and give the task C(no_log) unless the role does that itself.
@@ -39,9 +41,6 @@ options:
       - Without it, a value of several parts is a dictionary, and one of a single part is a text.
     type: str
   store:
-    description:
-      - Where the store is and what opens it; see M(gpufleet.metal.secret_store).
-    type: dict
     vars:
       - name: fleet_secret_store
 seealso:

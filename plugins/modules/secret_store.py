@@ -17,20 +17,10 @@ description:
   - What is to be done with keys and backups is in C(docs/secrets.md).
 author:
   - The gpufleet.metal project (@gpufleet)
+extends_documentation_fragment:
+  - gpufleet.metal.secret_store
+  - gpufleet.metal.secret_store.attributes
 options:
-  store:
-    description:
-      - Where the store is and what opens it, as the variable C(fleet_secret_store) says. C(docs/secrets.md) describes
-        it.
-      - C(backend) is V(file) (the default), V(hashi_vault) for OpenBao or HashiCorp Vault, or V(sops).
-      - C(path) is the file, or the path in the key-value engine. A relative one is below the directory of the
-        inventory. The default is C(.gpufleet/secrets.json).
-      - C(key) says where the private key of the file is. It has exactly one of C(file) (also one encrypted by
-        ansible-vault), C(environment) (the name of a variable) and C(command) (a command that prints it). The default
-        is the file C(~/.config/gpufleet/secrets.key).
-      - C(options) are handed to the lookup plugins of P(community.hashi_vault.vault_read#lookup) or
-        P(community.sops.sops#lookup).
-    type: dict
   state:
     description:
       - V(present) makes what is missing.
@@ -65,11 +55,6 @@ attributes:
   diff_mode:
     description: Returns details on what has changed, or could change.
     support: none
-  platform:
-    description: Systems that the action runs on.
-    platforms: posix
-    support: full
-    details: Runs on the controller. Run it once per play, for a second writer at the same time is refused.
 seealso:
   - module: gpufleet.metal.secret_rotate
   - module: gpufleet.metal.secrets_status

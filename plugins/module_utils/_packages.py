@@ -4,6 +4,9 @@
 
 A wanted version is text in which ``*`` stands for anything, as apt and dnf take it: ``5:29.4.*``. A package without a
 wanted version (absent from ``versions``, null or empty) is fine in any.
+
+``package_facts`` gives a package of apt its whole version, and one of rpm three parts: epoch, version and release. dnf
+takes them as ``version``, ``version-release``, and both of these behind ``epoch:``, so each of them counts.
 """
 
 from __future__ import annotations
@@ -16,6 +19,15 @@ from typing import Any
 def _matches(version: str, wanted: Any) -> bool:
     """Whether a version is a wanted one; only ``*`` has a meaning of its own."""
     return re.fullmatch(re.escape(str(wanted)).replace(r"\*", ".*"), version) is not None
+
+
+def _spellings(found: Mapping[str, Any]) -> list[str]:
+    """Every way in which the package manager takes the version of an installed package."""
+    version, release = str(found["version"]), found.get("release")
+    spellings = [version] if release is None else [version, f"{version}-{release}"]
+    if release is not None or found.get("epoch") is not None:
+        spellings += [f"{found.get('epoch') or 0}:{text}" for text in spellings]
+    return spellings
 
 
 def missing_packages(
@@ -31,7 +43,11 @@ def missing_packages(
     return [
         name
         for name in names
-        if not any(_matches(str(found["version"]), versions.get(name) or "*") for found in installed.get(name, ()))
+        if not any(
+            _matches(spelling, versions.get(name) or "*")
+            for found in installed.get(name, ())
+            for spelling in _spellings(found)
+        )
     ]
 
 

@@ -94,6 +94,32 @@ def test_what_is_missing(installed: dict[str, str], missing: list[str]) -> None:
     assert rendered("Debian", "Debian", "13", "__docker_missing", **options) == missing
 
 
+#: As package_facts writes them on RHEL 9: rpm keeps epoch and release apart from the version.
+RPM = {
+    **{name: {"version": "29.4.3", "release": "1.el9", "epoch": 3} for name in VENDOR[:2]},
+    **{name: {"version": "2.3.1", "release": "1.el9", "epoch": None} for name in VENDOR[2:]},
+    "python3-requests": {"version": "2.25.1", "release": "10.el9", "epoch": None},
+    **{name: {"version": "1.20.0", "release": "1", "epoch": None} for name in TOOLKIT},
+}
+
+
+@pytest.mark.parametrize(
+    ("options", "missing"),
+    [
+        ({}, []),
+        ({"docker_version": "3:29.4.3"}, []),
+        ({"docker_version": "3:29.4.*"}, []),
+        ({"docker_version": "29.4.3-1.el9"}, []),
+        ({"docker_version": "3:29.5.*"}, ["docker-ce", "docker-ce-cli"]),
+        ({"docker_nvidia_toolkit_version": "1.20.1-1"}, TOOLKIT),
+    ],
+)
+def test_what_is_missing_on_red_hats_family(options: dict[str, Any], missing: list[str]) -> None:
+    packages = {name: [{"name": name, "source": "rpm", **found}] for name, found in RPM.items()}
+    options = {"docker_nvidia_toolkit": True, "packages": packages, **options}
+    assert rendered("RedHat", "RedHat", "9", "__docker_missing", **options) == missing
+
+
 def test_the_configuration() -> None:
     options = {"docker_cdi": True, "docker_daemon_options": {"log-opts": {"max-file": "9"}, "mtu": 9000}}
     assert rendered("Debian", "Ubuntu", "26", "__docker_daemon_config", **options) == {

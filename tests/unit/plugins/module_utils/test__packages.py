@@ -54,6 +54,29 @@ def test_missing_packages(names: list[str], found: Any, versions: dict[str, Any]
 
 
 @pytest.mark.parametrize(
+    ("epoch", "release", "wanted", "missing"),
+    [
+        (3, "1.el9", "29.4.3", False),
+        (3, "1.el9", "29.4.3-1.el9", False),
+        (3, "1.el9", "3:29.4.3", False),
+        (3, "1.el9", "3:29.4.3-1.el9", False),
+        (3, "1.el9", "3:29.4.*", False),
+        (3, "1.el9", "5:29.4.*", True),
+        (3, "1.el9", "29.4.3-1", True),
+        (3, "1.el9", "29.4.4*", True),
+        # rpm's database says nothing about an epoch of 0.
+        (None, "1", "29.4.3-1", False),
+        (None, "1", "0:29.4.3-1", False),
+        (None, "1", "1:29.4.3-1", True),
+        (0, "1", "0:29.4.3", False),
+    ],
+)
+def test_versions_of_rpm(epoch: int | None, release: str, wanted: str, missing: bool) -> None:
+    found = {"a": [{"name": "a", "version": "29.4.3", "release": release, "epoch": epoch, "source": "rpm"}]}
+    assert _packages.missing_packages(["a"], found, {"a": wanted}) == (["a"] if missing else [])
+
+
+@pytest.mark.parametrize(
     ("names", "versions", "separator", "wanted"),
     [
         ([], {"a": "1"}, "=", []),

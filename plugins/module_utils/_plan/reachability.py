@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 from collections.abc import Mapping
 from typing import Any
 
@@ -23,26 +24,35 @@ def neighbours(hosts: list[str], host: str, count: int = NEIGHBOURS) -> list[str
 def reachability_targets(plan: Mapping[str, Any], host: str) -> list[dict[str, Any]]:
     """What to try from `host`, as targets of the module connectivity_info.
 
-    A planned TCP flow is expected C(open) from the hosts that it names as its source and C(filtered) from all others.
-    A port that the plan does not name is expected C(filtered) from everywhere. Gateways are planned to reach every
-    engine, so a gateway looks at all engines; any other host looks at its NEIGHBOURS.
+    A planned TCP port is expected C(open) if one of its flows lets in the address of `host`, and C(filtered) if none
+    does: what counts is the address, as for the firewall, not the group. A port that the plan does not name is expected
+    C(filtered) from everywhere. Gateways are planned to reach every engine, so a gateway looks at all engines; any
+    other host looks at its NEIGHBOURS.
     """
     here = plan["hosts"][host]
     others = [name for name in plan["hosts"] if name != host]
     if here["group"] != "gateways" and others:
         others = neighbours(list(plan["hosts"]), host)
-    flows: dict[str, list[Mapping[str, Any]]] = {name: [] for name in others}
+    sources: dict[str, dict[int, set[str]]] = {name: {} for name in others}
     for flow in plan["flows"]:
-        if flow["destination"] in flows and flow["protocol"] == "tcp":
-            flows[flow["destination"]].append(flow)
+        if flow["destination"] in sources and flow["protocol"] == "tcp":
+            sources[flow["destination"]].setdefault(flow["port"], set()).add(flow["source"])
     targets: list[dict[str, Any]] = []
     for name in sorted(others):
-        address = plan["hosts"][name]["address"]
-        for flow in flows[name]:
-            is_source = flow["source"] == "any" or flow["source"] == here["group"]
-            targets.append(_target(name, address, flow["port"], "open" if is_source else "filtered"))
-        targets.append(_target(name, address, UNPLANNED_PORT, "filtered"))
+        there = plan["hosts"][name]
+        for port, named in sorted(sources[name].items()):
+            lets_in = any(_lets_in(there["firewall"]["sets"], source, here["address"]) for source in named)
+            targets.append(_target(name, there["address"], port, "open" if lets_in else "filtered"))
+        targets.append(_target(name, there["address"], UNPLANNED_PORT, "filtered"))
     return targets
+
+
+def _lets_in(sets: Mapping[str, Any], source: str, address: str) -> bool:
+    """Whether a flow from `source`, which is C(any) or one of a host's address sets, lets in an address."""
+    if source == "any":
+        return True
+    here = ipaddress.ip_address(address)
+    return any(here in ipaddress.ip_network(member) for member in sets[source])
 
 
 def _target(name: str, address: str, port: int, expect: str) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from ansible_collections.gpufleet.metal.plugins.module_utils import _files
 from ansible_collections.gpufleet.metal.plugins.module_utils._errors import FleetError, InvalidInputError
 from ansible_collections.gpufleet.metal.plugins.plugin_utils._new_connection import (
     GRACE_SECONDS,
+    Decision,
     NewConnectionAction,
     Proof,
 )
@@ -61,11 +62,11 @@ class ActionModule(NewConnectionAction):
             proof = self.prove(self.ssh_connection(), fires_at, lambda: phase("confirm"))
         except AnsibleConnectionFailure as fault:
             proof = Proof(False, reason=" ".join(str(fault).split()))
-        result["rolled_back"] = not proof.confirmed
-        if proof.confirmed:
-            result["confirmed_from"] = proof.origin
+        decision = Decision.CONFIRMED if proof.confirmed else self.decided(fires_at, lambda: phase("status"))
+        if decision is Decision.CONFIRMED:
+            result.update(confirmed_from=proof.origin, rolled_back=False)
             return
-        back = self.decided(fires_at, lambda: phase("status"))
+        back = decision is Decision.UNDONE
         names = ", ".join(result["changed_files"])
         end = (
             "The old files are back and the host is reachable"

@@ -11,7 +11,12 @@ from ansible.errors import AnsibleActionFail, AnsibleConnectionFailure
 
 from ansible_collections.gpufleet.metal.plugins.module_utils import _nft
 from ansible_collections.gpufleet.metal.plugins.module_utils._errors import FleetError
-from ansible_collections.gpufleet.metal.plugins.plugin_utils._new_connection import GRACE_SECONDS, NewConnectionAction
+from ansible_collections.gpufleet.metal.plugins.plugin_utils._new_connection import (
+    GRACE_SECONDS,
+    Decision,
+    NewConnectionAction,
+    Proof,
+)
 
 MODULE = "gpufleet.metal.nft_table"
 
@@ -69,25 +74,28 @@ class ActionModule(NewConnectionAction):
         try:
             applied = self._phase("apply")
         except AnsibleConnectionFailure as fault:
-            return self._after_rollback(
-                time.monotonic() + seconds, f"the connection broke: {' '.join(str(fault).split())}"
-            )
+            reason = f"the connection broke: {' '.join(str(fault).split())}"
+            return self._after_rollback(time.monotonic() + seconds, Proof(False, reason=reason))
         if applied.get("failed"):
             return applied
         # The timer was armed before the answer came back: seen from here it fires at this moment at the latest.
         fires_at = time.monotonic() + seconds
         proof = self.prove(before, fires_at, lambda: self._phase("confirm"))
-        if proof.confirmed:
-            return {"changed": True, "confirmed_from": proof.origin, "rolled_back": False}
-        return self._after_rollback(fires_at, proof.reason)
+        return self._confirmed(proof) if proof.confirmed else self._after_rollback(fires_at, proof)
 
-    def _after_rollback(self, fires_at: float, reason: str) -> dict[str, Any]:
+    def _confirmed(self, proof: Proof) -> dict[str, Any]:
+        return {"changed": True, "confirmed_from": proof.origin, "rolled_back": False}
+
+    def _after_rollback(self, fires_at: float, proof: Proof) -> dict[str, Any]:
         """Wait until the host answers again and has decided; the result says what it found."""
         table = f"{self._options['family']} {self._options['name']}"
-        back = self.decided(fires_at, lambda: self._phase("status"))
+        decision = self.decided(fires_at, lambda: self._phase("status"))
+        if decision is Decision.CONFIRMED:
+            return self._confirmed(proof)
+        back = decision is Decision.UNDONE
         tried = (
             f"The new table {table} was applied, but no new connection confirmed it within "
-            f"{self._options['rollback_seconds']} s ({reason})."
+            f"{self._options['rollback_seconds']} s ({proof.reason})."
         )
         if back:
             found = (

@@ -132,7 +132,7 @@ class Outcome:
     activated: bool
     diff: tuple[dict[str, str], ...]
     unconfirmed: str = ""
-    """Identity of the rollback that waits for a confirmation; empty if there is none."""
+    """Name of the change that waits for a confirmation, see :func:`rollback_of`; empty if there is none."""
 
     @property
     def changed(self) -> bool:
@@ -349,14 +349,15 @@ def apply(
 ) -> Outcome:
     """Bring all paths to their wanted state as one change, or leave all of them as they were.
 
-    With ``confirm_seconds`` a timer puts the old files back unless :func:`confirm` is called in time with the identity
-    that the outcome holds.
+    With ``confirm_seconds`` a timer puts the old files back unless :func:`confirm` is called in time for the change
+    that the outcome names.
 
     Raises FileError when something can't be done; then every path has its old content, owner, group and mode again,
     and ``activate`` has run once more for the old ones if it had been run for the new ones.
     """
     identity = _identity(specs, activate)
-    rollback = rollback_of(identity, rollback_directory)
+    change = f"{identity}-{_digest(specs)}"
+    rollback = rollback_of(change, rollback_directory)
     if confirm_seconds is not None and not check_mode:
         rollback.settle(run, monotonic, time.sleep)
     changes = compare(specs, check_mode)
@@ -366,7 +367,7 @@ def apply(
         tuple(sorted(change.spec.dest for change in changes)),
         activate is not None and (bool(changes) or owed),
         tuple(render_diff(changes)),
-        identity if confirm_seconds is not None and changes else "",
+        change if confirm_seconds is not None and changes else "",
     )
     if check_mode or not outcome.changed:
         return outcome
@@ -387,15 +388,21 @@ def apply(
     return outcome
 
 
-def rollback_of(identity: str, directory: str = ROLLBACK_DIRECTORY) -> Rollback:
-    """The rollback of a set of files."""
-    return Rollback(os.path.join(directory, identity), f"gpufleet-files-rollback-{identity[:12]}", "the new files")
+def rollback_of(change: str, directory: str = ROLLBACK_DIRECTORY) -> Rollback:
+    """The rollback of a change, which is named by the identity of the set and the digest of its contents."""
+    identity = change.partition("-")[0]
+    unit = f"gpufleet-files-rollback-{identity[:12]}"
+    return Rollback(os.path.join(directory, identity), unit, "the new files", change)
 
 
 def confirm(rollback: Rollback, run: Runner) -> None:
-    """Keep the new files; called over a connection made after the change. Raises RollbackError if too late."""
-    rollback.disarm(run)
-    rollback.finish()
+    """Keep the new files; called over a connection made after the change. Raises RollbackError if too late.
+
+    Called again for the same change, because the answer was lost, it succeeds again.
+    """
+    with rollback.confirming():
+        rollback.disarm(run)
+        rollback.keep_answer()
 
 
 def _arm(rollback: Rollback, changes: Sequence[Change], activate: str | None, seconds: int, run: Runner) -> None:
@@ -692,6 +699,12 @@ def _write_xattrs(path: str, xattrs: Mapping[str, bytes]) -> None:
 def _identity(specs: Sequence[FileSpec], activate: str | None) -> str:
     """A name that is the same for the same set of paths and the same activation, whatever their contents."""
     text = "\n".join([activate or "", *sorted(spec.dest for spec in specs)])
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+def _digest(specs: Sequence[FileSpec]) -> str:
+    """A name for what the set is to hold."""
+    text = repr([(spec.dest, spec.state, spec.content, spec.owner, spec.group, spec.mode) for spec in specs])
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 

@@ -10,6 +10,7 @@ of its own, and the kernel's listing of it is compared with the listing of the l
 
 from __future__ import annotations
 
+import hashlib
 import ipaddress
 import json
 import os
@@ -174,7 +175,8 @@ class Table:
         """What undoes an unconfirmed change of this table."""
         name = f"{self.family}-{self.name}"
         what = f"the new table {self.family} {self.name}"
-        return Rollback(os.path.join(self.state_directory, name), f"gpufleet-nft-rollback-{name}", what)
+        change = hashlib.sha256(self.text.encode()).hexdigest()
+        return Rollback(os.path.join(self.state_directory, name), f"gpufleet-nft-rollback-{name}", what, change)
 
 
 @dataclass(frozen=True)
@@ -289,18 +291,23 @@ def _previous(table: Table, old: Comparison, run: Runner) -> str:
 
 
 def confirm(table: Table, run: Runner) -> None:
-    """Disarm the rollback and write the file for the next boot. Called over a connection made after the change."""
+    """Disarm the rollback and write the file for the next boot. Called over a connection made after the change.
+
+    Called again for the same change, because the answer was lost, it succeeds again.
+    """
     rollback = table.rollback
-    rollback.disarm(run)
-    try:
-        write_file(table, run)
-    except FleetError as fault:
-        status, __, err = run([table.nft, "-f", rollback.path("previous.nft")])
-        after = "The old table is back" if status == 0 else f"The old table could not be put back: {err.strip()}"
-        raise RulesetError(
-            f"The new table was confirmed, but its file could not be written: {fault}. {after}"
-        ) from fault
-    rollback.finish()
+    with rollback.confirming():
+        rollback.disarm(run)
+        try:
+            write_file(table, run)
+        except FleetError as fault:
+            status, __, err = run([table.nft, "-f", rollback.path("previous.nft")])
+            after = "The old table is back" if status == 0 else f"The old table could not be put back: {err.strip()}"
+            os.rename(rollback.path("confirmed"), rollback.path("withdrawn"))
+            raise RulesetError(
+                f"The new table was confirmed, but its file could not be written: {fault}. {after}"
+            ) from fault
+        rollback.keep_answer()
 
 
 def write_file(table: Table, run: Runner) -> None:

@@ -2,21 +2,26 @@
 # PRIVATE to the collection: do not import this from outside, it may change without notice.
 """Undo a change on the host by a timer that only a new connection disarms.
 
-The directory of a rollback exists from arming until the end. In it, ``armed`` is the right to decide: the confirming
-step and the timer both try to rename it, and the one that succeeds has decided. It holds the moment, in seconds since
-boot, at which the timer fires. All of it lies below /run and is gone after a reboot, as is the transient timer; so what
-is on disk at the time of a reboot must be safe by itself.
+The directory of a rollback exists from arming on. In it, ``armed`` is the right to decide: the confirming step and the
+timer both try to rename it, and the one that succeeds has decided. It holds the moment, in seconds since boot, at which
+the timer fires. All of it lies below /run and is gone after a reboot, as is the transient timer; so what is on disk at
+the time of a reboot must be safe by itself.
+
+The answer to a confirmation can be lost with its connection. ``confirmed`` and ``change`` therefore stay until the next
+change: whoever confirms the same change again is told that it is confirmed, and not that he came too late.
 
 The timer needs neither the controller nor Ansible nor Python.
 """
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shlex
 import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from ansible_collections.gpufleet.metal.plugins.module_utils._commands import Runner
@@ -35,11 +40,16 @@ class RollbackError(FleetError):
 
 @dataclass(frozen=True)
 class Rollback:
-    """The rollback of one change. ``what`` names the change in the journal, such as 'the new table inet gpufleet'."""
+    """The rollback of one change.
+
+    ``what`` names the change in the journal, such as 'the new table inet gpufleet'; ``change`` tells it from others of
+    the same directory: a digest of what is put in place.
+    """
 
     directory: str
     unit: str
     what: str
+    change: str
 
     def path(self, name: str) -> str:
         """A file of the rollback."""
@@ -49,6 +59,7 @@ class Rollback:
         """Make an empty directory, readable by root only."""
         shutil.rmtree(self.directory, ignore_errors=True)
         os.makedirs(self.directory, mode=0o700)
+        self.write("change", f"{self.change}\n")
 
     def arm(self, commands: Sequence[Sequence[str]], seconds: int, run: Runner, now: Callable[[], float]) -> None:
         """Start the timer. ``commands`` put the old state back, in this order; a failing one does not stop the rest."""
@@ -84,13 +95,45 @@ class Rollback:
         ]
         return "\n".join(lines) + "\n"
 
+    @contextmanager
+    def confirming(self) -> Iterator[None]:
+        """One confirmation at a time: a second one may come while the first, whose answer was lost, still runs.
+
+        Raises RollbackError if this change is not the one that waits here, or that was confirmed here.
+        """
+        if not os.path.exists(self.path("change")):
+            raise self._too_late()
+        with open(self.path("change")) as handle:
+            fcntl.flock(handle, fcntl.LOCK_EX)
+            if handle.read().strip() != self.change:
+                raise RollbackError(f"The confirmation of {self.what} came too late: another change took its place")
+            yield
+
     def disarm(self, run: Runner) -> None:
-        """Take the decision away from the timer. Raises RollbackError if the timer has taken it already."""
+        """Take the decision away from the timer, once. Raises RollbackError if the timer has taken it already."""
         try:
             os.rename(self.path("armed"), self.path("confirmed"))
         except FileNotFoundError as fault:
-            raise RollbackError(f"The confirmation of {self.what} came too late: its rollback had begun") from fault
+            if not os.path.exists(self.path("confirmed")):
+                raise self._too_late() from fault
         run(["systemctl", "stop", f"{self.unit}.timer"])
+
+    def _too_late(self) -> RollbackError:
+        return RollbackError(f"The confirmation of {self.what} came too late: its rollback had begun")
+
+    def confirmed(self) -> bool:
+        """Whether this very change was confirmed."""
+        try:
+            with open(self.path("change")) as handle:
+                return handle.read().strip() == self.change and os.path.exists(self.path("confirmed"))
+        except FileNotFoundError:
+            return False
+
+    def keep_answer(self) -> None:
+        """Forget how to undo the confirmed change, but not that it was confirmed."""
+        for name in os.listdir(self.directory):
+            if name not in ("change", "confirmed"):
+                os.unlink(self.path(name))
 
     def undecided(self) -> bool:
         """Whether the change waits for its confirmation or its rollback."""

@@ -179,7 +179,8 @@ def _confirm(module: AnsibleModule, identity: str) -> dict[str, Any]:
 
 
 def _status(module: AnsibleModule, identity: str) -> dict[str, Any]:
-    return {"changed": False, "undecided": _files.rollback_of(identity).undecided()}
+    rollback = _files.rollback_of(identity)
+    return {"changed": False, "undecided": rollback.undecided(), "confirmed": rollback.confirmed()}
 
 
 PHASES = {"confirm": _confirm, "status": _status}

@@ -136,6 +136,9 @@ def _compare(module: AnsibleModule, table: _nft.Table, run: Runner) -> dict[str,
         "changed": found.changed or table.rollback.undecided(),
         "apply": found.table_differs and not module.check_mode,
     }
+    if result["apply"]:
+        # What an earlier change left as its answer says nothing about the one that comes.
+        table.rollback.finish()
     if module._diff:
         result["diff"] = [found.diff(table)]
     if found.changed and not found.table_differs and not module.check_mode:
@@ -154,7 +157,8 @@ def _confirm(module: AnsibleModule, table: _nft.Table, run: Runner) -> dict[str,
 
 
 def _status(module: AnsibleModule, table: _nft.Table, run: Runner) -> dict[str, Any]:
-    return {"changed": False, "undecided": table.rollback.undecided()}
+    rollback = table.rollback
+    return {"changed": False, "undecided": rollback.undecided(), "confirmed": rollback.confirmed()}
 
 
 PHASES = {"compare": _compare, "apply": _apply, "confirm": _confirm, "status": _status}

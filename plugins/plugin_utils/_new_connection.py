@@ -7,6 +7,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from enum import Enum
 from typing import Any
 
 from ansible.errors import AnsibleConnectionFailure
@@ -30,11 +31,19 @@ class NoNewConnectionError(FleetError):
 
 @dataclass(frozen=True)
 class Proof:
-    """Whether a new connection confirmed the change, and from where; or why not."""
+    """Whether a new connection confirmed the change, and from where; or from where it was tried last, and why not."""
 
     confirmed: bool
     origin: str = ""
     reason: str = ""
+
+
+class Decision(Enum):
+    """What became of the change, as far as the host says."""
+
+    CONFIRMED = "confirmed"
+    UNDONE = "undone"
+    UNKNOWN = "unknown"
 
 
 class NewConnectionAction(ActionBase):
@@ -63,10 +72,11 @@ class NewConnectionAction(ActionBase):
         self, before: tuple[str, int, int] | None, fires_at: float, confirm: Callable[[], dict[str, Any]]
     ) -> Proof:
         """Try new connections until one runs ``confirm``, a module call, or the rollback is due (monotonic seconds)."""
-        reason = "none was tried in time"
+        origin, reason = "", "none was tried in time"
         while time.monotonic() < fires_at:
             try:
                 after = self.new_connection(before)
+                origin = "" if after is None else f"{after[0]} port {after[1]}"
                 confirmed = confirm()
             except (AnsibleConnectionFailure, NoNewConnectionError) as fault:
                 reason = " ".join(str(fault).split())
@@ -74,12 +84,15 @@ class NewConnectionAction(ActionBase):
                 time.sleep(1)
                 continue
             if confirmed.get("failed"):
-                return Proof(False, reason=str(confirmed.get("msg", "the confirming step failed")))
-            return Proof(True, origin="" if after is None else f"{after[0]} port {after[1]}")
-        return Proof(False, reason=reason)
+                return Proof(False, origin, str(confirmed.get("msg", "the confirming step failed")))
+            return Proof(True, origin)
+        return Proof(False, origin, reason)
 
-    def decided(self, fires_at: float, status: Callable[[], dict[str, Any]]) -> bool:
-        """Wait until the host answers and says that nothing is undecided; False if it does not in time."""
+    def decided(self, fires_at: float, status: Callable[[], dict[str, Any]]) -> Decision:
+        """Wait until the host answers and says what was decided; unknown if it does not in time.
+
+        It may say that the change is confirmed: the confirmation reached it and the answer was lost.
+        """
         while time.monotonic() < fires_at + GRACE_SECONDS:
             try:
                 self.new_connection(None)
@@ -88,6 +101,6 @@ class NewConnectionAction(ActionBase):
                 display.vv(f"waiting for the rollback: {' '.join(str(fault).split())}")
             else:
                 if not answer.get("failed") and not answer["undecided"]:
-                    return True
+                    return Decision.CONFIRMED if answer["confirmed"] else Decision.UNDONE
             time.sleep(1)
-        return False
+        return Decision.UNKNOWN

@@ -184,8 +184,18 @@ def test_without_a_new_connection_the_task_waits_for_the_rollback_and_fails(
     now = [0.0]
     monkeypatch.setattr(_new_connection.time, "monotonic", lambda: now[0])
     monkeypatch.setattr(_new_connection.time, "sleep", lambda seconds: now.__setitem__(0, now[0] + 20 * seconds))
-    result, __ = prove(role, [CHANGED, {"changed": False, "undecided": False}], connections)
+    result, __ = prove(role, [CHANGED, {"changed": False, "undecided": False, "confirmed": False}], connections)
     assert (result["failed"], result["changed"], result["rolled_back"]) == (True, not back, back)
     assert result["msg"] == (
         f"New files (/etc/a) were put in place, but no new connection confirmed them within 30 s {end}"
     )
+
+
+def test_a_confirmation_whose_answer_was_lost_counts(role: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]
+    monkeypatch.setattr(_new_connection.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(_new_connection.time, "sleep", lambda seconds: now.__setitem__(0, now[0] + 20 * seconds))
+    answers = [CHANGED, {"changed": False, "undecided": False, "confirmed": True}]
+    result, __ = prove(role, answers, ["192.0.2.1 1000 192.0.2.9 22", "", "", "192.0.2.1 1002 192.0.2.9 22"])
+    assert "failed" not in result
+    assert (result["changed"], result["rolled_back"]) == (True, False)

@@ -56,7 +56,7 @@ PHASES: dict[str, Any] = {
     "compare": {"changed": True, "apply": True},
     "apply": {"changed": True},
     "confirm": {"changed": True},
-    "status": {"changed": False, "undecided": False},
+    "status": {"changed": False, "undecided": False, "confirmed": False},
 }
 
 
@@ -102,6 +102,13 @@ SILENT = (
             f"{TRIED} (the connection broke: Broken pipe). {BACK}",
         ),
         ({"status": {"undecided": True}}, [OLD, "refused", NEW], True, ""),
+        # The confirmation came through, its answer was lost, and so was every further try.
+        (
+            {"confirm": AnsibleConnectionFailure("Broken pipe"), "status": {"undecided": False, "confirmed": True}},
+            [OLD, NEW],
+            False,
+            "",
+        ),
     ],
 )
 def test_a_lockout_is_waited_out(phases: dict[str, Any], connections: list[str], back: bool, message: str) -> None:

@@ -434,8 +434,9 @@ def test_what_cannot_be_replaced_is_named(
 # ------------------------------------------------------------------------------------------------------- confirmation
 
 
-def run_rollback(tmp_path: Path, identity: str) -> None:
-    done = subprocess.run(["sh", str(tmp_path / "rollbacks" / identity / "rollback.sh")], check=False)
+def run_rollback(tmp_path: Path, change: str) -> None:
+    rollback = _files.rollback_of(change, str(tmp_path / "rollbacks"))
+    done = subprocess.run(["sh", rollback.path("rollback.sh")], check=False)
     assert done.returncode == 0
 
 
@@ -460,9 +461,14 @@ def test_a_confirmation_keeps_the_new_files(populated: Any, apply: Any, tmp_path
     root, wanted = populated
     outcome = apply(wanted, confirm_seconds=60)
     new = picture(root)
-    _files.confirm(_files.rollback_of(outcome.unconfirmed, str(tmp_path / "rollbacks")), Commands())
+    rollback = _files.rollback_of(outcome.unconfirmed, str(tmp_path / "rollbacks"))
+    assert not rollback.confirmed()
+    # Twice, as when the first answer was lost.
+    _files.confirm(rollback, Commands())
+    _files.confirm(rollback, Commands())
     assert picture(root) == new
-    assert list((tmp_path / "rollbacks").iterdir()) == []
+    assert rollback.confirmed()
+    assert sorted(os.listdir(rollback.directory)) == ["change", "confirmed"], "the saved old files are gone"
     assert apply(wanted, confirm_seconds=60).unconfirmed == ""
 
 

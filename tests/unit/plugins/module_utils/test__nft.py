@@ -220,8 +220,30 @@ def test_a_new_table_is_applied_confirmed_and_then_unchanged(table: _nft.Table, 
     assert not Path(table.path).exists(), "a reboot before the confirmation loads the old file"
     _nft.confirm(table, kernel)
     assert Path(table.path).read_text() == table.text
-    assert not Path(table.rollback.directory).exists()
     assert not _nft.compare(table, kernel).changed
+
+
+def test_a_confirmation_whose_answer_was_lost_succeeds_again(table: _nft.Table, kernel: Kernel) -> None:
+    change(table, kernel)
+    _nft.confirm(table, kernel)
+    _nft.confirm(table, kernel)
+    assert Path(table.path).read_text() == table.text
+    assert table.rollback.confirmed()
+    assert not table.rollback.undecided()
+
+
+def test_a_confirmation_of_an_earlier_change_is_none_of_the_next(
+    table: _nft.Table, kernel: Kernel, tmp_path: Path
+) -> None:
+    change(table, kernel)
+    _nft.confirm(table, kernel)
+    text = _nft.ruleset("inet", "x", "newer")
+    newer = _nft.Table("inet", "x", table.path, text, "/nft", str(tmp_path / "run"))
+    assert not newer.rollback.confirmed()
+    change(newer, kernel)
+    with pytest.raises(RollbackError, match=r"came too late: another change took its place$"):
+        _nft.confirm(table, kernel)
+    assert newer.rollback.undecided()
 
 
 def test_the_saved_table_is_the_live_one(table: _nft.Table, kernel: Kernel) -> None:
@@ -330,6 +352,8 @@ def test_a_file_that_cannot_be_written_takes_the_table_back(
         f"The new table was confirmed, but its file could not be written: {table.path}: No space left on device. "
         f"The old table is back"
     )
+    with pytest.raises(RollbackError, match=r"came too late"):
+        _nft.confirm(table, kernel)
     assert kernel.live == "{\n  OLD\n}\n"
 
 

@@ -30,7 +30,7 @@ class Host:
 
 @pytest.fixture
 def rollback(tmp_path: Path) -> _rollback.Rollback:
-    made = _rollback.Rollback(str(tmp_path / "run" / "x"), "unit-x", "the new thing")
+    made = _rollback.Rollback(str(tmp_path / "run" / "x"), "unit-x", "the new thing", "change-1")
     made.prepare()
     return made
 
@@ -74,6 +74,40 @@ def test_a_confirmation_in_time_disarms(rollback: _rollback.Rollback) -> None:
     assert not rollback.undecided()
     status, out, __ = host(["/bin/sh", rollback.path("rollback.sh")])
     assert (status, out) == (0, ""), "a timer that fires after the confirmation does nothing"
+
+
+def test_a_confirmation_whose_answer_was_lost_succeeds_again(rollback: _rollback.Rollback) -> None:
+    host = Host()
+    armed(rollback, host)
+    assert not rollback.confirmed()
+    for _again in range(2):
+        with rollback.confirming():
+            rollback.disarm(host)
+            rollback.keep_answer()
+        assert rollback.confirmed()
+        assert sorted(path.name for path in Path(rollback.directory).iterdir()) == ["change", "confirmed"]
+
+
+def test_only_the_very_change_counts_as_confirmed(rollback: _rollback.Rollback) -> None:
+    host = Host()
+    armed(rollback, host)
+    rollback.disarm(host)
+    other = _rollback.Rollback(rollback.directory, "unit-x", "the new thing", "change-2")
+    assert not other.confirmed()
+    with pytest.raises(_rollback.RollbackError) as caught, other.confirming():
+        pass
+    assert str(caught.value) == "The confirmation of the new thing came too late: another change took its place"
+    other.prepare()
+    assert not other.confirmed()
+    assert not rollback.confirmed()
+
+
+def test_a_confirmation_of_what_was_never_armed_is_too_late(tmp_path: Path) -> None:
+    never = _rollback.Rollback(str(tmp_path / "never"), "unit-x", "the new thing", "change-1")
+    with pytest.raises(_rollback.RollbackError) as caught, never.confirming():
+        pass
+    assert str(caught.value) == "The confirmation of the new thing came too late: its rollback had begun"
+    assert not never.confirmed()
 
 
 def test_the_timer_puts_the_old_state_back_and_a_late_confirmation_is_refused(

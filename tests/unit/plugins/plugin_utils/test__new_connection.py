@@ -83,7 +83,7 @@ def says(result: dict[str, Any]) -> Callable[[], dict[str, Any]]:
         (
             ["192.0.2.1 1001 192.0.2.9 22"],
             {"failed": True, "msg": "came too late"},
-            _new_connection.Proof(False, reason="came too late"),
+            _new_connection.Proof(False, origin="192.0.2.1 port 1001", reason="came too late"),
         ),
     ],
 )
@@ -111,14 +111,16 @@ def test_only_ssh_is_reset(transport: str, resets: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("answers", "status", "back"),
+    ("answers", "status", "decision"),
     [
-        ([REFUSED, ""], {"undecided": False}, True),
-        ([""], {"undecided": True}, False),
-        ([""], {"failed": True, "msg": "no python"}, False),
-        ([REFUSED], {"undecided": False}, False),
+        ([REFUSED, ""], {"undecided": False, "confirmed": False}, "UNDONE"),
+        # The confirmation came through, and its answer did not.
+        ([REFUSED, ""], {"undecided": False, "confirmed": True}, "CONFIRMED"),
+        ([""], {"undecided": True, "confirmed": False}, "UNKNOWN"),
+        ([""], {"failed": True, "msg": "no python"}, "UNKNOWN"),
+        ([REFUSED], {"undecided": False, "confirmed": False}, "UNKNOWN"),
     ],
 )
-def test_decided(answers: list[Any], status: dict[str, Any], back: bool, clock: list[float]) -> None:
-    assert Action(answers).decided(5.0, says(status)) is back
-    assert back or clock[0] >= 5.0 + _new_connection.GRACE_SECONDS
+def test_decided(answers: list[Any], status: dict[str, Any], decision: str, clock: list[float]) -> None:
+    assert Action(answers).decided(5.0, says(status)).name == decision
+    assert decision != "UNKNOWN" or clock[0] >= 5.0 + _new_connection.GRACE_SECONDS

@@ -14,7 +14,9 @@ Words:
 
 - health: a GET that tells whether the server process answers. It stays 200 while the engine behind it hangs.
 - progress: the engine's own count of iterations moved, or a completion of one token came back.
-- available: neither health nor progress say otherwise. In rotation: NGINX sends requests there.
+- available: neither health nor progress say otherwise.
+- in rotation: NGINX sends requests there, by the build that its workers answer. Wanted in rotation: what the next reload
+  would bring; the two differ while a reload waits for its turn or does not succeed.
 - fail open: if no peer of a group is available, all are put in rotation, because a probe that is wrong about
   everything is likelier than a dead fleet, and because NGINX's own error is no better than the engine's.
 """
@@ -382,6 +384,16 @@ def in_rotation(
     return frozenset(peer.key for peer in (candidates if fails_open else available)), fails_open
 
 
+def wanted_rotation(
+    configuration: Configuration, states: Mapping[str, PeerState], drained: frozenset[str]
+) -> dict[str, str]:
+    """Return the peers of all groups that shall get requests: key -> endpoint."""
+    up: set[str] = set()
+    for upstream in configuration.upstreams:
+        up |= in_rotation(configuration.of(upstream), states, drained)[0]
+    return {peer.key: peer.endpoint for peer in configuration.peers if peer.key in up}
+
+
 def server_line(peer: Peer, up: bool, max_fails: int, fail_timeout_seconds: int) -> str:
     """Return the directive for one peer."""
     down = "" if up else " down"
@@ -585,6 +597,24 @@ def read_build(include_directory: Path) -> str | None:
     return match.group(1) if match else None
 
 
+def load_builds(configuration: Configuration) -> dict[str, dict[str, str]]:
+    """Return what the latest builds put in rotation: build id -> key of a peer -> its endpoint."""
+    document = read_json(configuration.state_directory / "builds.json")
+    if not isinstance(document, Mapping):
+        return {}
+    return {str(build): dict(served) for build, served in document.items() if isinstance(served, Mapping)}
+
+
+def remember_build(configuration: Configuration, build: str, served: Mapping[str, str]) -> None:
+    """Note what a build puts in rotation, before NGINX is told of it: so whatever it answers then is known.
+
+    Kept beside it are the build on disk, to which a reload that fails returns, and the one that is being served.
+    """
+    kept = {read_build(configuration.include_directory), asyncio.run(served_build(configuration))}
+    builds = {known: of for known, of in load_builds(configuration).items() if known in kept}
+    write_json(configuration.state_directory / "builds.json", {**builds, build: dict(served)})
+
+
 async def served_build(configuration: Configuration) -> str | None:
     """Return the build id that the running workers answer; None if nothing answers."""
     try:
@@ -700,8 +730,10 @@ def reload(configuration: Configuration, start: bool) -> str:
     With ``start``, an NGINX that does not run is started; else its configuration is only written and tested. Raises
     ReloadError after the previous includes are back.
     """
-    wanted = render_includes(configuration, load_states(configuration), load_drained(configuration))
+    states, drained = load_states(configuration), load_drained(configuration)
+    wanted = render_includes(configuration, states, drained)
     build = f"{int(time.time()):x}-{secrets.token_hex(4)}"
+    remember_build(configuration, build, wanted_rotation(configuration, states, drained))
     includes = Includes(configuration.include_directory, {**wanted, "build_id.conf": build_include(build)})
     signalled = False
     try:
@@ -756,8 +788,12 @@ def status_of(
     states: Mapping[str, PeerState],
     drained: frozenset[str],
     latencies: Mapping[str, float],
+    served: Mapping[str, str] | None,
 ) -> list[dict[str, Any]]:
-    """Describe every group and peer, for people and programs."""
+    """Describe every group and peer, for people and programs.
+
+    ``served`` is what the build in NGINX's workers put in rotation; None if nobody knows, as while NGINX does not run.
+    """
     described = []
     for upstream in configuration.upstreams:
         peers = configuration.of(upstream)
@@ -771,7 +807,8 @@ def status_of(
                         "name": peer.name,
                         "endpoint": peer.endpoint,
                         "available": states[peer.key].available,
-                        "in_rotation": peer.key in up,
+                        "in_rotation": None if served is None else served.get(peer.key) == peer.endpoint,
+                        "wanted_in_rotation": peer.key in up,
                         "drained": is_drained(peer, drained),
                         "reason": states[peer.key].reason,
                         "since": states[peer.key].since,
@@ -801,12 +838,16 @@ def render_metrics(
 
     for upstream in upstreams:
         group = f'upstream="{_label(upstream["name"])}"'
-        text = "Whether no peer is available, so that all are in rotation."
+        text = "Whether no peer is available, so that all shall be in rotation."
         add("gpufleet_probe_fail_open", "gauge", text, f"{{{group}}}", float(upstream["fail_open"]))
         for peer in upstream["peers"]:
             labels = f'{{{group},peer="{_label(peer["name"])}",endpoint="{_label(peer["endpoint"])}"}}'
             add("gpufleet_probe_available", "gauge", "Whether the probes pass.", labels, float(peer["available"]))
-            add("gpufleet_probe_in_rotation", "gauge", "Whether requests go there.", labels, float(peer["in_rotation"]))
+            if peer["in_rotation"] is not None:
+                text = "Whether NGINX sends requests there, by the build that its workers answer."
+                add("gpufleet_probe_in_rotation", "gauge", text, labels, float(peer["in_rotation"]))
+            text = "Whether the next reload would have requests go there."
+            add("gpufleet_probe_wanted_in_rotation", "gauge", text, labels, float(peer["wanted_in_rotation"]))
             add("gpufleet_probe_drained", "gauge", "Whether it was taken out by hand.", labels, float(peer["drained"]))
             hung = float(peer["reason"].startswith("hung"))
             add("gpufleet_probe_hung", "gauge", "Whether it is out for lack of progress.", labels, hung)
@@ -923,14 +964,14 @@ class Daemon:
                 self._announce(peer, state)
             if configuration.progress_enabled and fault is None:
                 self._start_progress(peer, state)
+        served = await served_build(configuration)
+        # From here on nothing is awaited: what is saved, which is what a reload renders, is what is decided on.
         findings = {key: (state.healthy, state.progressing, state.reason) for key, state in self.states.items()}
         if findings != self._saved:
             save_states(configuration, self.states)
             self._saved = findings
-        served = await served_build(configuration)
-        stale = served is not None and served != read_build(configuration.include_directory)
-        self._apply_if_needed(stale)
-        self._publish(served is not None and not stale)
+        self._apply_if_needed(served is not None and served != read_build(configuration.include_directory))
+        self._publish(served)
 
     def _announce(self, peer: Peer, state: PeerState) -> None:
         what = "is available again" if state.available else f"is out, {state.reason}"
@@ -946,7 +987,9 @@ class Daemon:
         urgent = state.progress_failures > 0 or not state.progressing
         if peer.key in self._progress_running or (not urgent and now < self._progress_due.get(peer.key, 0.0)):
             return
-        self._progress_due[peer.key] = now + self.configuration.progress.interval_seconds
+        # Half a round early: a round that comes a moment too soon would make it a whole round later.
+        slack = self.configuration.health.interval_seconds / 2
+        self._progress_due[peer.key] = now + self.configuration.progress.interval_seconds - slack
         task = asyncio.create_task(self._ask_progress(peer, state))
         self._progress_running[peer.key] = task
         task.add_done_callback(lambda __: self._progress_running.pop(peer.key, None))
@@ -962,9 +1005,11 @@ class Daemon:
             if peer.key not in self._progress_unknown:
                 log(f"{peer.upstream}: {peer.name} can't be asked for progress, {found.detail}")
             self._progress_unknown.add(peer.key)
-            return
-        self._progress_unknown.discard(peer.key)
-        fault = None if found.verdict == "good" else found.detail
+        else:
+            self._progress_unknown.discard(peer.key)
+        # An engine that can't be asked any more counts like one that works: it answers, and nothing says that it hangs. Else
+        # one that was out as hung, and came back with a key of its own, would stay out for good.
+        fault = found.detail if found.verdict == "bad" else None
         if state.record_progress(fault, configuration.progress, time.time()):
             self._announce(peer, state)
 
@@ -1006,10 +1051,12 @@ class Daemon:
         self._backoff, self._last_complaint = 0.0, ""
         log(f"reloaded, build {build}")
 
-    def _publish(self, served: bool) -> None:
-        """Write the metrics and the live part of the status to the runtime directory."""
+    def _publish(self, build: str | None) -> None:
+        """Write the metrics and the live part of the status to the runtime directory; ``build`` is the one served."""
         configuration = self.configuration
-        upstreams = status_of(configuration, self.states, self._drained, self._latencies)
+        rotation = load_builds(configuration).get(build or "")
+        upstreams = status_of(configuration, self.states, self._drained, self._latencies, rotation)
+        served = build is not None and build == read_build(configuration.include_directory)
         now = time.time()
         reloads = read_json(configuration.state_directory / "reloads.json")
         text = render_metrics(upstreams, reloads, served, now, self._progress_unknown)
@@ -1068,17 +1115,6 @@ def command_check(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def command_render(arguments: argparse.Namespace) -> int:
-    """Write the includes for the configured peers, keeping who is down, without touching NGINX."""
-    configuration = read_configuration(arguments.configuration)
-    with locked(configuration, arguments.wait):
-        wanted = render_includes(configuration, load_states(configuration), load_drained(configuration))
-        if read_build(configuration.include_directory) is None:
-            wanted["build_id.conf"] = build_include("rendered")
-        Includes(configuration.include_directory, wanted).write()
-    return 0
-
-
 def command_reload(arguments: argparse.Namespace) -> int:
     """Reload NGINX (or start it), and prove that it serves what is on disk."""
     configuration = read_configuration(arguments.configuration)
@@ -1099,15 +1135,17 @@ def command_status(arguments: argparse.Namespace) -> int:
             for peer in upstream["peers"]:
                 if peer["health_latency_seconds"] is not None:
                     latencies[f"{upstream['name']} {peer['name']}"] = peer["health_latency_seconds"]
+    build = asyncio.run(served_build(configuration))
+    states, drained = load_states(configuration), load_drained(configuration)
     document = {
         "agent_running": age is not None and age < patience,
         "last_round_age_seconds": age,
         "nginx_pid": master_pid(configuration),
         "build_on_disk": read_build(configuration.include_directory),
-        "build_served": asyncio.run(served_build(configuration)),
+        "build_served": build,
         "drained": load_holders(configuration),
         "reloads": read_json(configuration.state_directory / "reloads.json"),
-        "upstreams": status_of(configuration, load_states(configuration), load_drained(configuration), latencies),
+        "upstreams": status_of(configuration, states, drained, latencies, load_builds(configuration).get(build or "")),
     }
     print(json.dumps(document, indent=2, sort_keys=True))
     return 0
@@ -1171,7 +1209,6 @@ def parse(words: Sequence[str]) -> argparse.Namespace:
     check.add_argument("--root", default="", help="directory below which the files lie under their full paths")
     check.set_defaults(call=command_check)
     for name, call, text in (
-        ("render", command_render, "write the includes, touch nothing else"),
         ("reload", command_reload, "reload NGINX and prove that it serves what is on disk"),
         ("drain", command_drain, "hold a peer or a host out of rotation until undrain"),
         ("undrain", command_drain, "stop holding it; it is back when nobody else holds it"),

@@ -424,15 +424,72 @@ def test_check_without_a_root_tests_what_is_in_place(home: Path) -> None:
     assert run(home, "check") == 1
 
 
-def test_render_writes_includes_and_keeps_the_build(home: Path) -> None:
-    assert run(home, "render") == 0
-    assert agent.read_build(home / "includes") == "rendered"
+# -------------------------------------------------------------------------------------------------- fact and wish
+
+
+def rotation(home: Path, capsys: pytest.CaptureFixture[str]) -> list[tuple[Any, Any]]:
+    """What status says of each peer: whether it is in rotation, and whether it shall be."""
+    capsys.readouterr()
+    assert run(home, "status") == 0
+    peers = json.loads(capsys.readouterr().out)["upstreams"][0]["peers"]
+    return [(peer["in_rotation"], peer["wanted_in_rotation"]) for peer in peers]
+
+
+def test_status_tells_what_is_served_and_what_is_wanted(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    # Nobody knows while NGINX does not answer.
+    assert rotation(home, capsys) == [(None, True), (None, True)]
     assert run(home, "reload") == 0
-    build = agent.read_build(home / "includes")
-    write_states(home, "gpu-2/alpha-0")
-    assert run(home, "render") == 0
-    assert agent.read_build(home / "includes") == build
-    assert " down; # gpu-2/alpha-0" in include(home)
+    assert rotation(home, capsys) == [(True, True), (True, True)]
+    # Found out, but the reload waits for its turn, or does not succeed.
+    write_states(home, "gpu-1/alpha-0")
+    assert rotation(home, capsys) == [(True, False), (True, True)]
+    (home / "nginx.conf").write_text("ineffective")
+    for __ in range(3):
+        assert run(home, "reload") == 1
+        assert rotation(home, capsys) == [(True, False), (True, True)]
+    (home / "nginx.conf").write_text("good")
+    assert run(home, "reload") == 0
+    assert rotation(home, capsys) == [(False, False), (True, True)]
+
+
+def test_a_peer_that_moved_is_not_in_rotation_before_a_reload(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(home, "reload") == 0
+    moved = document(home)
+    moved["upstreams"][0]["servers"][1]["port"] = 9999
+    (home / "agent.json").write_text(json.dumps(moved))
+    assert rotation(home, capsys) == [(True, True), (False, True)]
+
+
+def test_what_is_served_is_known_also_after_a_reload_that_was_killed(
+    home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(home, "reload") == 0
+    write_states(home, "gpu-1/alpha-0")
+    pid = agent.master_pid(configuration(home))
+    os.kill(pid, signal.SIGSTOP)
+    before = picture(home)
+    command = [sys.executable, str(AGENT), "--configuration", str(home / "agent.json"), "reload"]
+    with subprocess.Popen(command, stderr=subprocess.DEVNULL) as process:
+        deadline = time.monotonic() + 10
+        while picture(home) == before and time.monotonic() < deadline:
+            time.sleep(0.02)
+        process.kill()
+        process.wait(10)
+    assert picture(home) != before
+    # The signal to the master may have been sent or not: either way its build is known.
+    os.kill(pid, signal.SIGCONT)
+    assert rotation(home, capsys) in ([(True, False), (True, True)], [(False, False), (True, True)])
+
+
+def test_the_builds_that_are_remembered_stay_few(home: Path) -> None:
+    for __ in range(4):
+        assert run(home, "reload") == 0
+    (home / "nginx.conf").write_text("broken")
+    for __ in range(4):
+        assert run(home, "reload") == 1
+    builds = agent.load_builds(configuration(home))
+    assert len(builds) == 2
+    assert agent.read_build(home / "includes") in builds
 
 
 # ------------------------------------------------------------------------------------------------------- the hand
@@ -733,7 +790,12 @@ def test_the_daemon_fails_open_and_says_so(home: Path) -> None:
             assert 'gpufleet_probe_fail_open{upstream="alpha"} 1.0\n' in metrics
             peer = f'{{upstream="alpha",peer="gpu-1/alpha-0",endpoint="127.0.0.1:{first.port}"}}'
             assert f"gpufleet_probe_available{peer} 0.0\n" in metrics
-            assert f"gpufleet_probe_in_rotation{peer} 1.0\n" in metrics
+            assert f"gpufleet_probe_wanted_in_rotation{peer} 1.0\n" in metrics
+            # There is no NGINX that would send anything.
+            assert "gpufleet_probe_in_rotation" not in metrics
+            assert await asyncio.to_thread(run, home, "reload") == 0
+            await rounds(daemon, 1)
+            assert f"gpufleet_probe_in_rotation{peer} 1.0\n" in (home / "runtime" / "metrics.prom").read_text()
 
     asyncio.run(scene())
 
@@ -752,6 +814,51 @@ def test_changes_within_the_minimum_interval_wait_and_go_together(home: Path) ->
             await rounds(daemon, 2)
             assert include(home).count(" down;") == 2
             assert agent.read_json(home / "state" / "reloads.json")["successes"] == 2
+
+    asyncio.run(scene())
+
+
+def test_metrics_tell_what_is_served_while_a_reload_waits(home: Path) -> None:
+    async def scene() -> None:
+        async with Engine() as first, Engine() as second:
+            daemon = start(home, [first, second])
+            assert await asyncio.to_thread(run, home, "reload") == 0
+            first.answers["/health"] = (503, "")
+            daemon._apply_not_before = time.monotonic() + 60
+            await rounds(daemon, 4)
+            peer = f'{{upstream="alpha",peer="gpu-1/alpha-0",endpoint="127.0.0.1:{first.port}"}}'
+            metrics = (home / "runtime" / "metrics.prom").read_text()
+            assert f"gpufleet_probe_in_rotation{peer} 1.0\n" in metrics
+            assert f"gpufleet_probe_wanted_in_rotation{peer} 0.0\n" in metrics
+            daemon._apply_not_before = 0.0
+            await rounds(daemon, 2)
+            assert f"gpufleet_probe_in_rotation{peer} 0.0\n" in (home / "runtime" / "metrics.prom").read_text()
+
+    asyncio.run(scene())
+
+
+def test_what_is_found_while_nginx_is_asked_for_its_build_is_part_of_the_reload(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A progress probe may end at any await of a round; a reload renders what is on disk."""
+
+    async def scene() -> None:
+        async with Engine() as first, Engine() as second:
+            daemon = start(home, [first, second])
+            await rounds(daemon, 1)
+            ask = agent.served_build
+
+            async def meanwhile(found: Any) -> Any:
+                for __ in range(2):
+                    daemon.states["alpha gpu-1/alpha-0"].record_progress("completion: HTTP 500", found.progress, 7.0)
+                return await ask(found)
+
+            daemon._apply_not_before = 0.0
+            monkeypatch.setattr(agent, "served_build", meanwhile)
+            await daemon.round()
+            monkeypatch.setattr(agent, "served_build", ask)
+            await eventually(lambda: daemon._applying is None)
+            assert " down; # gpu-1/alpha-0" in include(home)
 
     asyncio.run(scene())
 
@@ -872,6 +979,62 @@ def test_an_engine_that_refuses_the_probe_stays_and_is_named_once(
             assert "down" not in include(home)
             said = [line for line in capsys.readouterr().err.splitlines() if "can't be asked" in line]
             assert said == ["alpha: gpu-1/alpha-0 can't be asked for progress, completion: HTTP 401"]
+
+    asyncio.run(scene())
+
+
+def test_a_hung_engine_that_comes_back_with_a_key_is_taken_back(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """It answers and nothing says that it hangs; that it can't be asked is said."""
+
+    async def scene() -> None:
+        async with Engine() as first, Engine() as second:
+            daemon = start(home, [first, second], **AT_ONCE)
+            first.answers["/v1/completions"] = None
+            await rounds(daemon, 3)
+            assert " down; # gpu-1/alpha-0" in include(home)
+            first.answers["/v1/completions"] = (401, "")
+            await rounds(daemon, 1)
+            assert daemon.states["alpha gpu-1/alpha-0"].available is False
+            await rounds(daemon, 2)
+            assert "down" not in include(home)
+            said = capsys.readouterr().err
+            assert "alpha: gpu-1/alpha-0 can't be asked for progress, completion: HTTP 401\n" in said
+            assert said.count(" is available again\n") == 1
+            peer = f'{{upstream="alpha",peer="gpu-1/alpha-0",endpoint="127.0.0.1:{first.port}"}}'
+            await rounds(daemon, 1)
+            metrics = (home / "runtime" / "metrics.prom").read_text()
+            assert f"gpufleet_probe_progress_unknown{peer} 1.0\n" in metrics
+
+    asyncio.run(scene())
+
+
+def test_an_answer_that_tells_nothing_ends_a_row_of_failures(home: Path) -> None:
+    async def scene() -> None:
+        async with Engine() as first, Engine() as second:
+            daemon = start(home, [first, second], **AT_ONCE)
+            first.answers["/v1/completions"] = (500, "")
+            await rounds(daemon, 1)
+            first.answers["/v1/completions"] = (404, "")
+            await rounds(daemon, 1)
+            asked = first.asked.count("/v1/completions")
+            # It is asked at the slow pace again.
+            await rounds(daemon, 2)
+            assert first.asked.count("/v1/completions") == asked == 2
+            first.answers["/v1/completions"] = (500, "")
+            daemon._progress_due.clear()
+            await rounds(daemon, 1)
+            assert daemon.states["alpha gpu-1/alpha-0"].available is True
+
+    asyncio.run(scene())
+
+
+def test_a_round_that_comes_a_moment_too_soon_does_not_cost_a_round(home: Path) -> None:
+    async def scene() -> None:
+        async with Engine() as first:
+            daemon = start(home, [first])
+            await rounds(daemon, 1)
+            wait = daemon._progress_due["alpha gpu-1/alpha-0"] - time.monotonic()
+            assert 10 < wait < 14
 
     asyncio.run(scene())
 

@@ -12,8 +12,8 @@ description:
   - Opens one TCP connection to each target from the host that the module runs on, all at the same time, and reports
     whether it was accepted, refused or swallowed. With O(targets[].tls) it also completes a TLS handshake and reports
     version and cipher.
-  - Changes nothing and never fails because of what it finds. Where a target says what is expected, a difference is one
-    of RV(faults).
+  - Changes nothing and never fails because of what it finds; an O(targets[].tls.ca_path) that can't be read is wrong
+    input and does fail. Where a target says what is expected, a difference is one of RV(faults).
 author:
   - gpufleet.metal contributors (@gpufleet)
 options:
@@ -38,7 +38,7 @@ options:
       expect:
         description:
           - What the caller wants to find. V(open), V(refused) and V(filtered) are the states of RV(results[].state);
-            V(tls_accepted) and V(tls_refused) are open ports whose handshake succeeds or fails.
+            V(tls_accepted) and V(tls_refused) are open ports with that RV(results[].tls_state).
         type: str
         choices: [open, refused, filtered, tls_accepted, tls_refused]
       tls:
@@ -104,6 +104,14 @@ results:
         - C(open) is accepted, C(refused) that a host answered that nobody listens, C(filtered) that none did.
       type: str
       sample: open
+    tls_state:
+      description:
+        - C(accepted) is a completed handshake. C(refused) is the peer's own answer that it speaks none of the offered
+          versions, the alert C(protocol_version). C(failed) is anything else, such as a certificate that is not
+          trusted, a peer that says nothing, or no common version because this side's policy forbids it.
+        - Null without O(targets[].tls), and where no connection was made.
+      type: str
+      sample: accepted
     tls_version:
       description: The negotiated version, null without a completed handshake.
       type: str
@@ -131,29 +139,41 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 
+PROTOCOL_REFUSED = "TLSV1_ALERT_PROTOCOL_VERSION"
+"""What OpenSSL calls the peer's alert protocol_version (RFC 8446, 6.2): it speaks none of the offered versions."""
 
-def handshake(connection: socket.socket, tls: dict[str, Any]) -> dict[str, Any]:
-    """Complete a handshake; returns tls_version and tls_cipher.
 
-    Raises OSError, of which ssl.SSLError is one.
-    """
+def tls_context(tls: dict[str, Any] | None) -> ssl.SSLContext | None:
+    """What a target's handshake is made with. Raises OSError, of which ssl.SSLError is one, if there is no such CA."""
+    if not tls:
+        return None
     context = ssl.create_default_context(cafile=tls["ca_path"])
     if tls["maximum_version"] == "1.2":
         context.maximum_version = ssl.TLSVersion.TLSv1_2
-    with context.wrap_socket(connection, server_hostname=tls["server_name"]) as secured:
-        cipher = secured.cipher()
-        return {"tls_version": secured.version(), "tls_cipher": cipher[0] if cipher else None}
+    return context
 
 
-def probe(target: dict[str, Any], timeout: float) -> dict[str, Any]:
+def handshake(connection: socket.socket, context: ssl.SSLContext, name: str) -> dict[str, Any]:
+    """Complete a handshake; returns tls_state, tls_version, tls_cipher and error."""
+    try:
+        with context.wrap_socket(connection, server_hostname=name) as secured:
+            cipher = secured.cipher()
+            version = secured.version()
+            return {"tls_state": "accepted", "tls_version": version, "tls_cipher": cipher[0] if cipher else None}
+    except OSError as exc:
+        refused = isinstance(exc, ssl.SSLError) and exc.reason == PROTOCOL_REFUSED
+        return {"tls_state": "refused" if refused else "failed", "error": str(exc)}
+
+
+def probe(target: dict[str, Any], timeout: float, context: ssl.SSLContext | None = None) -> dict[str, Any]:
     """Connect to one target; returns its entry of RETURN's `results`."""
     result: dict[str, Any] = {key: target[key] for key in ("name", "address", "port")}
-    result.update(state="filtered", tls_version=None, tls_cipher=None, error=None)
+    result.update(state="filtered", tls_state=None, tls_version=None, tls_cipher=None, error=None)
     try:
         with socket.create_connection((target["address"], target["port"]), timeout=timeout) as connection:
             result["state"] = "open"
-            if target["tls"]:
-                result.update(handshake(connection, target["tls"]))
+            if context is not None:
+                result.update(handshake(connection, context, target["tls"]["server_name"]))
     except ConnectionRefusedError as exc:
         result.update(state="refused", error=str(exc))
     except OSError as exc:
@@ -164,8 +184,8 @@ def probe(target: dict[str, Any], timeout: float) -> dict[str, Any]:
 def fault(target: dict[str, Any], result: dict[str, Any]) -> str | None:
     """One sentence when the result is not what the target expects, else None."""
     wanted, found = target["expect"], result["state"]
-    if wanted in ("tls_accepted", "tls_refused") and found == "open":
-        found = "tls_accepted" if result["tls_version"] else "tls_refused"
+    if wanted in ("tls_accepted", "tls_refused") and result["tls_state"]:
+        found = f"tls_{result['tls_state']}"
     if wanted is None or wanted == found:
         return None
     reason = f" ({result['error']})" if result["error"] else ""
@@ -193,9 +213,15 @@ def main() -> None:
         },
         supports_check_mode=True,
     )
-    targets = module.params["targets"]
+    targets, timeout = module.params["targets"], module.params["timeout"]
+    contexts = []
+    for target in targets:
+        try:
+            contexts.append(tls_context(target["tls"]))
+        except OSError as exc:
+            module.fail_json(msg=f"{target['name']}: {target['tls']['ca_path']} holds no certificate authority: {exc}")
     with concurrent.futures.ThreadPoolExecutor(max_workers=max(1, min(64, len(targets)))) as pool:
-        results = list(pool.map(lambda target: probe(target, module.params["timeout"]), targets))
+        results = list(pool.map(probe, targets, [timeout] * len(targets), contexts))
     faults = [sentence for target, result in zip(targets, results) if (sentence := fault(target, result))]
     module.exit_json(changed=False, results=results, faults=faults)
 

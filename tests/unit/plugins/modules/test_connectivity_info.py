@@ -2,11 +2,21 @@
 from __future__ import annotations
 
 import socket
+import ssl
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
 
-from ansible_collections.gpufleet.metal.plugins.modules.connectivity_info import fault, probe
+from ansible_collections.gpufleet.metal.plugins.modules.connectivity_info import fault, probe, tls_context
 
 
 def target(port: int, **more: Any) -> dict[str, Any]:
@@ -26,6 +36,7 @@ def test_a_listening_port_is_open(listener: socket.socket) -> None:
         "address": "127.0.0.1",
         "port": port,
         "state": "open",
+        "tls_state": None,
         "tls_version": None,
         "tls_cipher": None,
         "error": None,
@@ -38,26 +49,113 @@ def test_a_port_without_listener_is_refused(listener: socket.socket) -> None:
     assert probe(target(port), 2.0)["state"] == "refused"
 
 
-def test_a_port_that_speaks_no_tls_is_open_with_an_error(listener: socket.socket) -> None:
-    tls = {"server_name": "llm.example.org", "maximum_version": None, "ca_path": None}
-    result = probe(target(listener.getsockname()[1], tls=tls), 0.2)
-    assert (result["state"], result["tls_version"]) == ("open", None)
-    assert "timed out" in result["error"]
+@pytest.fixture(name="certificate", scope="module")
+def fixture_certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A certificate of its own for llm.example.org, with its key in the same file."""
+    path = tmp_path_factory.mktemp("tls") / "both.pem"
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "llm.example.org")])
+    now = datetime.now(UTC)
+    made = (
+        x509.CertificateBuilder(issuer_name=name, subject_name=name, public_key=key.public_key(), serial_number=1)
+        .not_valid_before(now - timedelta(hours=1))
+        .not_valid_after(now + timedelta(hours=1))
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName("llm.example.org")]), critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    path.write_bytes(
+        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+        + made.public_bytes(serialization.Encoding.PEM)
+    )
+    return path
+
+
+@contextmanager
+def server(certificate: Path, minimum: ssl.TLSVersion, maximum: ssl.TLSVersion) -> Iterator[int]:
+    """A server of those versions of TLS that answers one handshake; yields its port."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate)
+    context.minimum_version, context.maximum_version = minimum, maximum
+
+    def serve(listening: socket.socket) -> None:
+        with suppress(OSError):
+            connection, __ = listening.accept()
+            with connection, context.wrap_socket(connection, server_side=True):
+                pass
+
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        thread = threading.Thread(target=serve, args=[listening])
+        thread.start()
+        yield listening.getsockname()[1]
+        thread.join()
+
+
+V12, V13 = ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3
 
 
 @pytest.mark.parametrize(
-    ("expect", "state", "tls_version", "error", "sentence"),
+    ("versions", "offered", "trusted", "found", "error"),
+    [
+        ((V12, V13), None, True, ("accepted", "TLSv1.3"), None),
+        ((V12, V13), "1.2", True, ("accepted", "TLSv1.2"), None),
+        ((V13, V13), "1.2", True, ("refused", None), "TLSV1_ALERT_PROTOCOL_VERSION"),
+        # A refusal comes before any certificate is looked at.
+        ((V13, V13), "1.2", False, ("refused", None), "TLSV1_ALERT_PROTOCOL_VERSION"),
+        # The version is accepted, the certificate is not: no refusal of the version.
+        ((V12, V13), "1.2", False, ("failed", None), "CERTIFICATE_VERIFY_FAILED"),
+    ],
+)
+def test_a_refused_version_is_no_other_fault(
+    certificate: Path, versions: Any, offered: str | None, trusted: bool, found: Any, error: str | None
+) -> None:
+    tls = {
+        "server_name": "llm.example.org",
+        "maximum_version": offered,
+        "ca_path": str(certificate) if trusted else None,
+    }
+    with server(certificate, *versions) as port:
+        result = probe(target(port, tls=tls), 5.0, tls_context(tls))
+    assert (result["tls_state"], result["tls_version"]) == found
+    assert (result["error"] is None) if error is None else (error in result["error"])
+
+
+def test_a_port_that_speaks_no_tls_is_open_and_fails(listener: socket.socket) -> None:
+    tls = {"server_name": "llm.example.org", "maximum_version": None, "ca_path": None}
+    result = probe(target(listener.getsockname()[1], tls=tls), 0.2, tls_context(tls))
+    assert (result["state"], result["tls_state"]) == ("open", "failed")
+    assert "timed out" in result["error"]
+
+
+@pytest.mark.parametrize(("content", "match"), [(None, "No such file"), ("no certificate\n", "no certificate or crl")])
+def test_an_authority_that_cannot_be_read_is_no_refusal(tmp_path: Path, content: str | None, match: str) -> None:
+    path = tmp_path / "ca.crt"
+    if content is not None:
+        path.write_text(content)
+    with pytest.raises(OSError, match=match):
+        tls_context({"server_name": "llm.example.org", "maximum_version": "1.2", "ca_path": str(path)})
+
+
+@pytest.mark.parametrize(
+    ("expect", "state", "tls_state", "error", "sentence"),
     [
         (None, "refused", None, "no", None),
         ("open", "open", None, None, None),
         ("filtered", "open", None, None, "engine (127.0.0.1:8000): found open, wanted filtered"),
         ("open", "filtered", None, "timed out", "engine (127.0.0.1:8000): found filtered (timed out), wanted open"),
-        ("tls_refused", "open", None, "alert", None),
-        ("tls_refused", "open", "TLSv1.2", None, "engine (127.0.0.1:8000): found tls_accepted, wanted tls_refused"),
+        ("tls_refused", "open", "refused", "alert", None),
+        (
+            "tls_refused",
+            "open",
+            "failed",
+            "bad certificate",
+            "engine (127.0.0.1:8000): found tls_failed (bad certificate), wanted tls_refused",
+        ),
+        ("tls_refused", "open", "accepted", None, "engine (127.0.0.1:8000): found tls_accepted, wanted tls_refused"),
         ("tls_refused", "filtered", None, "late", "engine (127.0.0.1:8000): found filtered (late), wanted tls_refused"),
-        ("tls_accepted", "open", "TLSv1.3", None, None),
+        ("tls_accepted", "open", "accepted", None, None),
     ],
 )
-def test_a_difference_is_one_sentence(expect: Any, state: str, tls_version: Any, error: Any, sentence: Any) -> None:
-    result = {"state": state, "tls_version": tls_version, "error": error}
+def test_a_difference_is_one_sentence(expect: Any, state: str, tls_state: Any, error: Any, sentence: Any) -> None:
+    result = {"state": state, "tls_state": tls_state, "error": error}
     assert fault(target(8000, expect=expect), result) == sentence

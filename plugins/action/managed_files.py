@@ -93,7 +93,7 @@ class ActionModule(NewConnectionAction):
         contents: dict[str, str] = {}
         total = 0
         for entry in arguments["files"]:
-            if entry["state"] != "file":
+            if entry["state"] != "file" or entry["host_source"] is not None:
                 continue
             content = self._content(entry, variables)
             total += len(content)

@@ -68,6 +68,7 @@ FILE_OPTIONS: dict[str, dict[str, Any]] = {
     "template": {"type": "str"},
     "content": {"type": "str"},
     "source": {"type": "str"},
+    "host_source": {"type": "str"},
     "owner": {"type": "str", "default": "root"},
     "group": {"type": "str", "default": "root"},
     "mode": {"type": "str"},
@@ -75,6 +76,9 @@ FILE_OPTIONS: dict[str, dict[str, Any]] = {
     "sensitive": {"type": "bool", "default": False},
 }
 """Options of one entry of ``files``, as an argument spec; the action plugin and the module share it."""
+
+CONTENT_OPTIONS = ("content", "host_source", "source", "template")
+"""The options that say what a file holds: exactly one of them is given."""
 
 ARGUMENT_SPEC: dict[str, dict[str, Any]] = {
     "files": {"type": "list", "elements": "dict", "required": True, "options": FILE_OPTIONS},
@@ -181,10 +185,12 @@ def check_set(entries: Sequence[Mapping[str, Any]]) -> None:
         if dest in seen:
             raise InvalidInputError(f"{dest} is listed twice in 'files'; one entry says everything about a path")
         seen.add(dest)
-        given = sorted(key for key in ("content", "source", "template") if entry.get(key) is not None)
+        given = sorted(key for key in CONTENT_OPTIONS if entry.get(key) is not None)
         if state == "file" and len(given) != 1:
             found = " and ".join(given) if given else "none of them"
-            raise InvalidInputError(f"{dest}: a file needs exactly one of template, content or source; found {found}")
+            raise InvalidInputError(
+                f"{dest}: a file needs exactly one of template, content, source or host_source; found {found}"
+            )
         if state != "file":
             unwanted = given + [key for key in ("validate",) if entry.get(key) is not None]
             if unwanted:
@@ -200,6 +206,19 @@ def check_task(validate: str | None, confirm_seconds: int | None) -> None:
     _require_placeholder("files", validate)
     if confirm_seconds is not None:
         check_seconds("confirm_seconds", confirm_seconds)
+
+
+def host_content(dest: str, path: str, check_mode: bool) -> bytes:
+    """Read the content of ``dest`` from a file that is on the host already, such as a key that was made there.
+
+    In check mode a missing one is empty, because an earlier task of the same run would have made it. Raises FileError.
+    """
+    current = look(path)
+    if current.kind == "absent" and check_mode:
+        return b""
+    if current.content is None:
+        raise FileError(f"{dest}: its host_source {path} is {current.kind}, wanted a file on this host")
+    return current.content
 
 
 def file_spec(entry: Mapping[str, Any], content: bytes | None) -> FileSpec:

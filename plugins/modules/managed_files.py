@@ -38,7 +38,8 @@ options:
       template:
         description:
           - A Jinja template, found as M(ansible.builtin.template) finds it, rendered with the task's variables.
-          - A V(file) has exactly one of O(files[].template), O(files[].content) and O(files[].source).
+          - A V(file) has exactly one of O(files[].template), O(files[].content), O(files[].source) and
+            O(files[].host_source).
         type: str
       content:
         description:
@@ -49,6 +50,12 @@ options:
         description:
           - A file, found as M(ansible.builtin.copy) finds it, sent as it is.
           - It may be binary. A vaulted file is decrypted.
+        type: str
+      host_source:
+        description:
+          - Absolute path of a file that is on the host already. Its content is taken and never leaves the host, as for
+            a key that was made there and takes its place together with its certificate.
+          - The same path as O(files[].dest) keeps the content and sees to owner, group and mode.
         type: str
       owner:
         description: Name or number of the user.
@@ -196,6 +203,15 @@ def _labeller(module: AnsibleModule) -> _files.Labeller:
     return label
 
 
+def _content(module: AnsibleModule, entry: dict[str, Any]) -> bytes | None:
+    """What the file of an entry has to hold: sent by the controller, or on the host already."""
+    if entry["state"] != "file":
+        return None
+    if entry["host_source"] is not None:
+        return _files.host_content(entry["dest"], entry["host_source"], module.check_mode)
+    return base64.b64decode(module.params["_contents"][entry["dest"]])
+
+
 def main() -> None:
     """Entry point of the module."""
     module = AnsibleModule(
@@ -212,17 +228,13 @@ def main() -> None:
             module.exit_json(**PHASES[module.params["_phase"]](module, module.params["_identity"]))
         except FleetError as fault:
             module.fail_json(msg=str(fault))
-    contents = module.params["_contents"]
-    if contents is None:
+    if module.params["_contents"] is None:
         module.fail_json(msg="gpufleet.metal.managed_files works only as a task, through its action plugin")
     for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
         signal.signal(number, _interrupt)
     os.umask(0o022)
     try:
-        specs = [
-            _files.file_spec(entry, base64.b64decode(contents[entry["dest"]]) if entry["state"] == "file" else None)
-            for entry in module.params["files"]
-        ]
+        specs = [_files.file_spec(entry, _content(module, entry)) for entry in module.params["files"]]
         outcome = _files.apply(
             specs,
             runner(module),

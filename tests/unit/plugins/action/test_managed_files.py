@@ -113,7 +113,10 @@ def test_one_call_carries_everything(role: Path) -> None:
     ("files", "message"),
     [
         ([{"dest": "/etc/a", "mode": 420, "content": ""}], "/etc/a: mode is 420, a number; write it as a quoted octal"),
-        ([{"dest": "/etc/a"}], "/etc/a: a file needs exactly one of template, content or source; found none of them"),
+        (
+            [{"dest": "/etc/a"}],
+            "/etc/a: a file needs exactly one of template, content, source or host_source; found none of them",
+        ),
         ([{"dest": "/etc/a", "template": "gone.j2"}], "/etc/a: Could not find or access 'gone.j2'"),
         ([{"dest": "/etc/a", "template": "structure.j2"}], "/etc/a: structure.j2 renders to a structure, not to text"),
     ],
@@ -199,3 +202,19 @@ def test_a_confirmation_whose_answer_was_lost_counts(role: Path, monkeypatch: py
     result, __ = prove(role, answers, ["192.0.2.1 1000 192.0.2.9 22", "", "", "192.0.2.1 1002 192.0.2.9 22"])
     assert "failed" not in result
     assert (result["changed"], result["rolled_back"]) == (True, False)
+
+
+def test_a_content_that_is_on_the_host_stays_there(role: Path) -> None:
+    action = run(role, [{"dest": "/etc/x.key", "host_source": "/etc/x.key.next", "mode": "0600", "sensitive": True}])
+    assert action.contents() == {}
+    assert action.sent[0]["files"] == [
+        {
+            "dest": "/etc/x.key",
+            "state": "file",
+            "host_source": "/etc/x.key.next",
+            "owner": "root",
+            "group": "root",
+            "mode": "0600",
+            "sensitive": True,
+        }
+    ]

@@ -119,10 +119,17 @@ def test_an_entry_that_type_conversion_would_bend_is_refused(entry: Any, message
             [{"dest": "/etc/x", "content": ""}, {"dest": "/etc/x", "state": "absent"}],
             "/etc/x is listed twice in 'files'; one entry says everything about a path",
         ),
-        ([{"dest": "/x"}], "/x: a file needs exactly one of template, content or source; found none of them"),
+        (
+            [{"dest": "/x"}],
+            "/x: a file needs exactly one of template, content, source or host_source; found none of them",
+        ),
         (
             [{"dest": "/x", "content": "", "template": "x.j2"}],
-            "/x: a file needs exactly one of template, content or source; found content and template",
+            "/x: a file needs exactly one of template, content, source or host_source; found content and template",
+        ),
+        (
+            [{"dest": "/x", "content": "", "host_source": "/y"}],
+            "/x: a file needs exactly one of template, content, source or host_source; found content and host_source",
         ),
         (
             [{"dest": "/x", "state": "directory", "template": "x.j2", "validate": "true %s"}],
@@ -522,3 +529,17 @@ def test_a_diff_shows_text_and_counts_bytes(content: bytes, shown: str) -> None:
     assert _files.render_diff([change]) == [
         {"before_header": "/x (absent)", "after_header": "/x (file)", "before": "", "after": shown}
     ]
+
+
+def test_a_content_that_is_on_the_host_already(tmp_path: Path) -> None:
+    (tmp_path / "new.key").write_bytes(b"key")
+    assert _files.host_content("/etc/x", str(tmp_path / "new.key"), check_mode=False) == b"key"
+    assert _files.host_content("/etc/x", str(tmp_path / "absent"), check_mode=True) == b""
+
+
+@pytest.mark.parametrize(("name", "kind"), [("absent", "absent"), (".", "directory")])
+def test_a_source_on_the_host_that_is_no_file(tmp_path: Path, name: str, kind: str) -> None:
+    path = os.path.normpath(tmp_path / name)
+    with pytest.raises(_files.FileError) as caught:
+        _files.host_content("/etc/x", path, check_mode=False)
+    assert str(caught.value) == f"/etc/x: its host_source {path} is {kind}, wanted a file on this host"

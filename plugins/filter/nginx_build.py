@@ -21,6 +21,12 @@ options:
     description: The C(version) and C(openssl) to assume for an empty text.
     type: dict
     required: true
+  minimum:
+    description:
+      - The oldest version that may serve. Empty for none, as for a distribution's package, whose number says nothing
+        about what was mended in it.
+    type: str
+    default: ""
 """
 
 EXAMPLES = r"""
@@ -56,8 +62,14 @@ def _version(text: str) -> tuple[int, ...]:
     return tuple(int(part) for part in re.findall(r"\d+", text)[:3])
 
 
-def build(output: str, assume: Mapping[str, str]) -> dict[str, Any]:
-    """Describe the binary. Raises InvalidInputError for an output without versions or an OpenSSL without TLS 1.3."""
+def build(output: str, assume: Mapping[str, str], minimum: str = "") -> dict[str, Any]:
+    """Describe the binary.
+
+    Raises InvalidInputError for an output without versions, one that is older than the minimum, or an OpenSSL without
+    TLS 1.3.
+    """
+    if minimum and not re.fullmatch(r"\d+\.\d+\.\d+", minimum):
+        raise InvalidInputError(f"nginx_minimum_version is {minimum!r}, wanted a version such as 1.30.7")
     if output.strip():
         nginx = re.search(r"nginx version: \S*?/(\d+\.\d+\.\d+)", output)
         openssl = re.search(r"running with OpenSSL (\d+\.\d+\.\d+)", output)
@@ -68,6 +80,11 @@ def build(output: str, assume: Mapping[str, str]) -> dict[str, Any]:
         version, library = nginx.group(1), openssl.group(1)
     else:
         version, library = assume["version"], assume["openssl"]
+    if minimum and _version(version) < _version(minimum):
+        raise InvalidInputError(
+            f"NGINX is {version}, wanted {minimum} or newer, which mends known vulnerabilities; "
+            f"upgrade the package nginx on this host, or lower nginx_minimum_version"
+        )
     if _version(version) < (1, 19, 4):
         raise InvalidInputError(
             f"NGINX is {version}, wanted 1.19.4 or newer, which can name TLS 1.3 suites; set nginx_repository to vendor"
@@ -86,10 +103,10 @@ def build(output: str, assume: Mapping[str, str]) -> dict[str, Any]:
     }
 
 
-def nginx_build(output: str, assume: Mapping[str, str]) -> dict[str, Any]:
+def nginx_build(output: str, assume: Mapping[str, str], minimum: str = "") -> dict[str, Any]:
     """Shell of :func:`build` for Ansible."""
     try:
-        return build(output, assume)
+        return build(output, assume, minimum)
     except FleetError as fault:
         raise AnsibleFilterError(str(fault)) from fault
 

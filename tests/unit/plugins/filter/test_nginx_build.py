@@ -72,6 +72,36 @@ def test_a_binary_that_does_not_do_is_named(output: str, message: str) -> None:
     assert str(caught.value) == message
 
 
+VENDORS = "nginx version: nginx/{}\nbuilt with OpenSSL 3.0.17 1 Jul 2025\n"
+
+
+@pytest.mark.parametrize("version", ["1.30.7", "1.30.10", "1.32.0"])
+def test_a_version_from_the_minimum_on_serves(version: str) -> None:
+    assert build(VENDORS.format(version), ASSUMED, "1.30.7")["version"] == version
+
+
+@pytest.mark.parametrize(
+    ("version", "minimum", "message"),
+    [
+        (
+            "1.30.6",
+            "1.30.7",
+            "NGINX is 1.30.6, wanted 1.30.7 or newer, which mends known vulnerabilities; "
+            "upgrade the package nginx on this host, or lower nginx_minimum_version",
+        ),
+        ("1.30.7", "1.30", "nginx_minimum_version is '1.30', wanted a version such as 1.30.7"),
+    ],
+)
+def test_a_version_with_known_vulnerabilities_is_refused(version: str, minimum: str, message: str) -> None:
+    with pytest.raises(InvalidInputError) as caught:
+        build(VENDORS.format(version), ASSUMED, minimum)
+    assert str(caught.value) == message
+
+
+def test_a_package_of_the_distribution_has_no_minimum() -> None:
+    assert build(VENDORS.format("1.22.1"), ASSUMED, "")["version"] == "1.22.1"
+
+
 def test_the_filter_translates_errors() -> None:
     call = FilterModule().filters()["nginx_build"]
     assert call("", assume=ASSUMED)["version"] == "1.30.1"

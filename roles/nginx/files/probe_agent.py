@@ -15,8 +15,8 @@ Words:
 - health: a GET that tells whether the server process answers. It stays 200 while the engine behind it hangs.
 - progress: the engine's own count of iterations moved, or a completion of one token came back.
 - available: neither health nor progress say otherwise.
-- in rotation: NGINX sends requests there, by the build that its workers answer. Wanted in rotation: what the next reload
-  would bring; the two differ while a reload waits for its turn or does not succeed.
+- in rotation: NGINX sends requests there, by the build that its workers answer. Wanted in rotation: what the next
+  reload would bring; the two differ while a reload waits for its turn or does not succeed.
 - fail open: if no peer of a group is available, all are put in rotation, because a probe that is wrong about
   everything is likelier than a dead fleet, and because NGINX's own error is no better than the engine's.
 """
@@ -1007,8 +1007,8 @@ class Daemon:
             self._progress_unknown.add(peer.key)
         else:
             self._progress_unknown.discard(peer.key)
-        # An engine that can't be asked any more counts like one that works: it answers, and nothing says that it hangs. Else
-        # one that was out as hung, and came back with a key of its own, would stay out for good.
+        # An engine that can't be asked any more counts like one that works: it answers, and nothing says that it hangs.
+        # Else one that was out as hung, and came back with a key of its own, would stay out for good.
         fault = found.detail if found.verdict == "bad" else None
         if state.record_progress(fault, configuration.progress, time.time()):
             self._announce(peer, state)

@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Look at a gateway from itself, the way a client and an operator would, and print what was found as JSON.
 
-Usage: python3 verify_gateway.py ADDRESS PORT SERVER_NAME CERTIFICATE NGINX AGENT
+Usage: python3 verify_gateway.py ADDRESSES PORT SERVER_NAME CERTIFICATE NGINX AGENT UNIT_FILE...
+
+ADDRESSES are those that NGINX is told to listen on, with commas between them; "all" stands for all that the host has.
 
 Judges nothing: the role's verify entry point compares. Changes nothing. Python >= 3.9, standard library only.
 """
@@ -9,6 +11,7 @@ Judges nothing: the role's verify entry point compares. Changes nothing. Python 
 from __future__ import annotations
 
 import http.client
+import ipaddress
 import json
 import os
 import socket
@@ -16,6 +19,26 @@ import ssl
 import subprocess
 import sys
 from typing import Any
+
+LOOPBACK = {"0.0.0.0": "127.0.0.1", "[::]": "::1"}
+"""Where an address that stands for all of its family is reached; [::] takes no IPv4 in NGINX."""
+
+
+def reachable(listen: str) -> list[str]:
+    """Return the addresses to connect to."""
+    if listen == "all":
+        return ["127.0.0.1"] + ["::1"] * has_address("::1")
+    return [LOOPBACK.get(address, address.strip("[]")) for address in listen.split(",")]
+
+
+def has_address(address: str, table: str = "/proc/net/if_inet6") -> bool:
+    """Return whether the host has the IPv6 address; a host may know IPv6 and have none."""
+    wanted = ipaddress.ip_address(address).packed.hex()
+    try:
+        with open(table, encoding="ascii") as handle:
+            return any(line.split()[0] == wanted for line in handle)
+    except FileNotFoundError:
+        return False
 
 
 def command(*words: str) -> tuple[int, str]:
@@ -77,7 +100,9 @@ def first_certificate(path: str) -> str:
 
 def main(words: list[str]) -> None:
     """Gather and print."""
-    address, port, name, certificate, nginx, agent = words[0], int(words[1]), *words[2:6]
+    addresses, port, name, certificate, nginx, agent = reachable(words[0]), int(words[1]), *words[2:6]
+    address = addresses[0]
+    others = {other: handshake(other, port, name, ssl.TLSVersion.TLSv1_3) for other in addresses[1:]}
     status, text = command(nginx, "-t", "-q")
     modern = handshake(address, port, name, ssl.TLSVersion.TLSv1_3)
     served = modern.pop("certificate", None)
@@ -91,6 +116,7 @@ def main(words: list[str]) -> None:
                 "agent_status": json.loads(agent_text) if agent_status == 0 else {"fault": agent_text},
                 "tls12": handshake(address, port, name, ssl.TLSVersion.TLSv1_2),
                 "tls13": modern,
+                "silent": {other: seen["fault"] for other, seen in others.items() if not seen["accepted"]},
                 "certificate_is_the_file": served == first_certificate(certificate),
                 "healthz": get(address, port, name, "/healthz"),
                 "models": get(address, port, name, "/v1/models"),
@@ -106,4 +132,5 @@ def main(words: list[str]) -> None:
     )
 
 
-main(sys.argv[1:])
+if __name__ == "__main__":
+    main(sys.argv[1:])

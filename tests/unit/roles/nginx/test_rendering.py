@@ -57,6 +57,7 @@ def variables(release: str, **options: Any) -> dict[str, Any]:
     scopes = {**found["__nginx_scopes_defaults"], **found["nginx_scopes"]}
     given = {name: found[f"nginx_{name}"] for name in names}
     found["__nginx_gateway"] = gateway(found["nginx_upstreams"], **given, guarded=guarded, scopes=scopes)
+    found["__nginx_listen"] = found["nginx_listen_addresses"] or ["0.0.0.0"]
     assumed = Templar(loader=DataLoader(), variables=found).template(found["__nginx_assumed"])
     found["__nginx_build"] = build("", assumed)
     found["__nginx_certificate_digest"] = "0" * 64
@@ -71,9 +72,11 @@ def render(name: str, release: str, **options: Any) -> str:
 
 
 def value(name: str, release: str, **options: Any) -> Any:
-    return Templar(loader=DataLoader(), variables=variables(release, **options)).template(
-        trust_as_template("{{ " + name + " }}")
-    )
+    return value_of("{{ " + name + " }}", release, **options)
+
+
+def value_of(text: Any, release: str, **options: Any) -> Any:
+    return Templar(loader=DataLoader(), variables=variables(release, **options)).template(trusted(text))
 
 
 @pytest.mark.parametrize(
@@ -117,6 +120,54 @@ def test_every_address_is_listened_on() -> None:
     text = render("nginx.conf.j2", "trixie", nginx_listen_addresses=["198.51.100.13", "[::]"], nginx_port=8443)
     assert text.count("listen 198.51.100.13:8443 ssl") == 2
     assert text.count("listen [::]:8443 ssl") == 2
+
+
+@pytest.mark.parametrize(("given", "logged"), [("200", "200"), ("000", "0"), ("009", "9"), ("499", "499")])
+def test_a_status_in_the_log_is_a_number_of_json(given: str, logged: str) -> None:
+    text = render("nginx.conf.j2", "trixie")
+    pattern, result = re.findall(r'"~(\S+)" \$(\w+);', text[text.index("map $status $gateway_status") :])[0]
+    match = re.search(pattern.replace("(?<", "(?P<"), given)
+    assert (match[result] if match else given) == logged
+    assert '"status":$gateway_status,' in text
+    assert json.loads(logged) == int(given)
+
+
+@pytest.mark.parametrize("options", [{}, {"nginx_authentication": ["api_keys"]}])
+def test_every_line_of_the_log_is_json(options: dict[str, Any]) -> None:
+    """NGINX's escape=json leaves bytes as they are that are no UTF-8; what clients can fill with them is replaced."""
+    text = render("nginx.conf.j2", "trixie", **options)
+    line = "".join(re.findall(r"^    '(.*)'$", text[text.index("log_format gpufleet") :].split(";")[0], re.MULTILINE))
+    numbers = re.findall(r":\$(\w+)", line)
+    assert numbers == ["gateway_status", "request_length", "bytes_sent", "request_time"]
+    clients_words = {"host", "uri", "request_uri", "http_user_agent", "http_x_request_id"}
+    assert not clients_words & set(re.findall(r"\$(\w+)", line))
+    for variable in ("host", "path", "agent"):
+        assert f"$gateway_{variable}" in line
+        assert re.search(rf'map \$\w+ \$gateway_{variable} \{{\n    default "\(not ASCII\)";', text)
+    assert set(json.loads(re.sub(r"\$\w+", "0", "{" + line.strip("{}") + "}"))) >= {"status", "path", "agent"}
+
+
+@pytest.mark.parametrize(
+    ("probe", "watchdog", "start"),
+    [({}, 60, 90), ({"health_interval_seconds": 60, "health_timeout_seconds": 30}, 210, 240)],
+)
+def test_a_slow_round_is_not_taken_for_a_dead_agent(probe: dict[str, int], watchdog: int, start: int) -> None:
+    lines = render("gpufleet-probe.service.j2", "trixie", nginx_probe=probe).splitlines()
+    assert f"WatchdogSec={watchdog}s" in lines
+    assert f"TimeoutStartSec={start}s" in lines
+    assert "TimeoutStopSec=60s" in lines
+
+
+def test_the_worst_case_of_finding_a_hang_is_what_the_documentation_says() -> None:
+    probe = value("__nginx_probe_defaults", "bookworm")
+    question, patience = probe["progress_interval_seconds"], probe["progress_timeout_seconds"]
+    pace = probe["health_interval_seconds"]
+    # Asked, no answer; asked again at the pace of the rounds, no answer; the round that acts on it.
+    idle = question + patience + (probe["progress_fall"] - 1) * (pace + patience) + pace
+    text = " ".join((ROLE.parents[1] / "docs" / "gateway.md").read_text(encoding="utf-8").split())
+    assert f"is found within {idle} s if it was idle" in text
+    assert f"within {idle + question} s if it was busy" in text
+    assert f"up to {probe['reload_minimum_interval_seconds'] + pace} s later if it was reloaded" in text
 
 
 def test_limits_of_0_are_no_limits() -> None:
@@ -243,6 +294,24 @@ def test_the_agent_gets_numbers_and_the_servers() -> None:
     ]
 
 
+def repository_task(module: str) -> dict[str, Any]:
+    """The options of the one task of repository.yml that calls the module."""
+    tasks = yaml.safe_load((ROLE / "tasks" / "repository.yml").read_text(encoding="utf-8"))
+    (found,) = [dict(task[module]) for task in tasks if module in task]
+    return found
+
+
+def test_the_repositorys_key_is_looked_at_in_every_run() -> None:
+    """A key that changed in the variables reaches gateways that are installed."""
+    tasks = yaml.safe_load((ROLE / "tasks" / "main.yml").read_text(encoding="utf-8"))
+    (included,) = [task for task in tasks if task.get("ansible.builtin.include_tasks") == "repository.yml"]
+    assert included["when"] == "nginx_repository != 'distribution'"
+    options = repository_task("ansible.builtin.get_url")
+    digest = value("nginx_repository_key_sha256", "el9")
+    assert value_of(options["checksum"], "el9") == f"sha256:{digest}"
+    assert value_of(options["dest"], "el9") == "/etc/pki/rpm-gpg/RPM-GPG-KEY-nginx"
+
+
 @pytest.mark.parametrize(
     ("release", "repository", "uris", "suite"),
     [
@@ -252,13 +321,16 @@ def test_the_agent_gets_numbers_and_the_servers() -> None:
     ],
 )
 def test_the_source_for_apt(release: str, repository: str, uris: str, suite: str) -> None:
-    assert render("nginx.sources.j2", release, nginx_repository=repository).splitlines()[2:] == [
-        "Types: deb",
-        f"URIs: {uris}",
-        f"Suites: {suite}",
-        "Components: nginx",
-        "Signed-By: /etc/apt/keyrings/nginx.asc",
-    ]
+    options = repository_task("gpufleet.metal.apt_source")
+    given = {name: value_of(text, release, nginx_repository=repository) for name, text in options.items()}
+    assert given == {
+        "name": "nginx",
+        "uri": uris,
+        "suite": suite,
+        "components": ["nginx"],
+        "key_url": "https://nginx.org/keys/nginx_signing.key",
+        "key_sha256": value("nginx_repository_key_sha256", release),
+    }
 
 
 def test_the_source_for_dnf() -> None:
@@ -276,7 +348,7 @@ def test_the_source_for_dnf() -> None:
 @pytest.mark.parametrize(
     ("release", "paths"),
     [
-        ("jammy", ["/etc/apt/sources.list.d/nginx.sources", "/etc/apt/preferences.d/nginx"]),
+        ("jammy", ["/etc/apt/preferences.d/nginx"]),
         ("el10", ["/etc/yum.repos.d/nginx.repo"]),
     ],
 )

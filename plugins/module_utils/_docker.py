@@ -248,21 +248,53 @@ def demultiplex(payload: bytes) -> bytes:
 
 
 def registry_credentials(registry: str, config_path: str) -> dict[str, str] | None:
-    """What ``docker login`` stored for a registry in a client configuration file; None when there is nothing."""
+    """What ``docker login`` stored for a registry in a client configuration file; None when there is nothing.
+
+    Only what the file itself holds is used. When a login went into a credential helper, that is an InvalidInputError:
+    without it the pull would be refused as if nobody had logged in.
+    """
     if not os.path.exists(config_path):
         return None
-    with open(config_path, encoding="utf-8") as stream:
-        auths = json.load(stream).get("auths", {})
-    for name in (
-        registry,
-        f"https://{registry}",
-        *(["https://index.docker.io/v1/"] if registry == "docker.io" else []),
-    ):
-        packed = auths.get(name, {}).get("auth")
+    config = _client_config(config_path)
+    auths, helpers = config.get("auths") or {}, config.get("credHelpers") or {}
+    names = [registry, f"https://{registry}", *(["https://index.docker.io/v1/"] if registry == "docker.io" else [])]
+    for name in names:
+        if name in helpers or (config.get("credsStore") and name in auths and not (auths[name] or {}).get("auth")):
+            helper = helpers.get(name) or config["credsStore"]
+            option = f"credHelpers[{name}]" if name in helpers else "credsStore"
+            raise InvalidInputError(
+                f"{config_path} leaves the credentials of {registry} to the helper {helper!r} ({option}), which is not "
+                f"asked here: remove {option} from the file and log in again, so that the file holds them"
+            )
+        packed = (auths.get(name) or {}).get("auth")
         if packed:
-            user, _unused, password = base64.b64decode(packed).decode().partition(":")
+            user, colon, password = _unpacked(packed).partition(":")
+            if not colon:
+                raise InvalidInputError(
+                    f"{config_path}: auths[{name}].auth isn't base64 of user:password, as docker login writes it"
+                )
             return {"username": user, "password": password, "serveraddress": name}
     return None
+
+
+def _client_config(path: str) -> dict[str, Any]:
+    try:
+        with open(path, encoding="utf-8") as stream:
+            config = json.load(stream)
+    except ValueError as error:
+        raise InvalidInputError(f"{path} isn't JSON ({error}): correct it, or log in to the registry again") from error
+    parts = [config] if not isinstance(config, dict) else [config.get("auths") or {}, config.get("credHelpers") or {}]
+    if not all(isinstance(part, dict) for part in parts):
+        raise InvalidInputError(f"{path} isn't a Docker client's configuration: wanted an object with auths")
+    return dict(config)
+
+
+def _unpacked(packed: Any) -> str:
+    """The text that is packed in base64; empty when it is none."""
+    try:
+        return base64.b64decode(str(packed), validate=True).decode()
+    except ValueError:
+        return ""
 
 
 def _documents(lines: Iterable[bytes]) -> Iterator[dict[str, Any]]:

@@ -86,6 +86,52 @@ def test_registry_credentials(tmp_path: Path) -> None:
     assert _docker.registry_credentials("docker.io", str(config)) is None
 
 
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (
+            "{]",
+            "{path} isn't JSON (Expecting property name enclosed in double quotes: line 1 column 2 (char 1)): correct "
+            "it, or log in to the registry again",
+        ),
+        ("[]", "{path} isn't a Docker client's configuration: wanted an object with auths"),
+        ('{"auths": []}', None),
+        ('{"auths": ["r"]}', "{path} isn't a Docker client's configuration: wanted an object with auths"),
+        (
+            '{"auths": {"r.example.org": {}}, "credsStore": "pass"}',
+            "{path} leaves the credentials of r.example.org to the helper 'pass' (credsStore), which is not asked "
+            "here: remove credsStore from the file and log in again, so that the file holds them",
+        ),
+        (
+            '{"credHelpers": {"r.example.org": "ecr-login"}}',
+            "{path} leaves the credentials of r.example.org to the helper 'ecr-login' (credHelpers[r.example.org]), "
+            "which is not asked here: remove credHelpers[r.example.org] from the file and log in again, so that the file "
+            "holds them",
+        ),
+        # Nobody logged in to this registry: it is asked without credentials, as Docker's own client does.
+        ('{"auths": {"other.example.org": {}}, "credsStore": "pass"}', None),
+        ('{"auths": {"r.example.org": {}}}', None),
+        (
+            '{"auths": {"r.example.org": {"auth": "c2VjcmV0"}}}',
+            "{path}: auths[r.example.org].auth isn't base64 of user:password, as docker login writes it",
+        ),
+        (
+            '{"auths": {"r.example.org": {"auth": "me:secret"}}}',
+            "{path}: auths[r.example.org].auth isn't base64 of user:password, as docker login writes it",
+        ),
+    ],
+)
+def test_credentials_that_cannot_be_used(tmp_path: Path, text: str, message: str | None) -> None:
+    path = tmp_path / "config.json"
+    path.write_text(text)
+    if message is None:
+        assert _docker.registry_credentials("r.example.org", str(path)) is None
+        return
+    with pytest.raises(InvalidInputError) as raised:
+        _docker.registry_credentials("r.example.org", str(path))
+    assert str(raised.value) == message.replace("{path}", str(path))
+
+
 class Handler(BaseHTTPRequestHandler):
     """Answers from a table: (method, path without query) -> (status, body)."""
 

@@ -20,4 +20,5 @@ class FilterModule:
             "pki_reissue_reasons": as_filter(_pki.reissue_reasons),
             "pki_authority_faults": as_filter(_pki.authority_faults),
             "pki_provided_faults": as_filter(_pki.provided_faults),
+            "pki_chain_faults": as_filter(_pki.chain_faults),
         }

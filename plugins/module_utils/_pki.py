@@ -11,10 +11,15 @@ from __future__ import annotations
 import ipaddress
 import re
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
 from ansible_collections.gpufleet.metal.plugins.module_utils._errors import InvalidInputError
+
+with suppress(ImportError):  # ansible-core itself needs it on the controller, where alone chains are judged
+    from cryptography import x509
+    from cryptography.exceptions import InvalidSignature
 
 RENEW_AT = 2 / 3
 """The part of its life after which a leaf is renewed: what remains is the time to notice that renewal fails."""
@@ -145,3 +150,71 @@ def provided_faults(
     if moment < begin:
         faults.append(f"it is not valid before {show_time(begin)}")
     return faults
+
+
+def chain_faults(chain: str, now: str, trusted: str | None = None) -> list[str]:
+    """Say why a PEM file, a certificate with its chain after it, does not lead to an authority.
+
+    Every further certificate has to be an authority's, to be valid now, and to have signed the one before it; and the
+    last one has to be one of ``trusted``, or signed by one of these. ``trusted`` is a PEM file, None for whatever
+    clients trust by themselves. The first certificate's own names, key and dates are :func:`provided_faults`' matter.
+    """
+    certificates = _read_certificates(chain, "the certificate file")
+    moment = parse_time(now)
+    faults = []
+    for place, (signed, signer) in enumerate(zip(certificates, certificates[1:]), 2):
+        what = f"certificate {place} of the chain ({_subject(signer)})"
+        if not _signed_by(signed, signer):
+            faults.append(f"{what} did not sign the one before it ({_subject(signed)})")
+        if not _is_authority(signer):
+            faults.append(f"{what} is not an authority's")
+        begin, end = _validity(signer)
+        if moment >= end:
+            faults.append(f"{what} expired on {show_time(end)}")
+        if moment < begin:
+            faults.append(f"{what} is not valid before {show_time(begin)}")
+    if trusted is not None:
+        last = certificates[-1]
+        anchors = _read_certificates(trusted, "pki_provided_ca_path")
+        if not any(last == anchor or _signed_by(last, anchor) for anchor in anchors):
+            names = ", ".join(_subject(anchor) for anchor in anchors)
+            faults.append(
+                f"its last certificate ({_subject(last)}) names {last.issuer.rfc4514_string()} as its authority, "
+                f"and none of pki_provided_ca_path ({names}) signed it; append what is missing between them"
+            )
+    return faults
+
+
+def _read_certificates(text: str, what: str) -> list[x509.Certificate]:
+    try:
+        return x509.load_pem_x509_certificates(text.encode())
+    except ValueError as fault:
+        raise InvalidInputError(f"{what} holds no readable PEM certificate: {fault}") from fault
+
+
+def _signed_by(signed: x509.Certificate, signer: x509.Certificate) -> bool:
+    """Whether the issuer's name is the signer's, and the signature is its key's."""
+    try:
+        signed.verify_directly_issued_by(signer)
+    except (ValueError, TypeError, InvalidSignature):
+        return False
+    return True
+
+
+def _is_authority(certificate: x509.Certificate) -> bool:
+    try:
+        return certificate.extensions.get_extension_for_class(x509.BasicConstraints).value.ca
+    except x509.ExtensionNotFound:
+        return False
+
+
+def _validity(certificate: x509.Certificate) -> tuple[datetime, datetime]:
+    """Begin and end. The older names are those that every cryptography of the supported ansible-core has."""
+    if hasattr(certificate, "not_valid_before_utc"):
+        return certificate.not_valid_before_utc, certificate.not_valid_after_utc
+    begin, end = certificate.not_valid_before, certificate.not_valid_after
+    return begin.replace(tzinfo=timezone.utc), end.replace(tzinfo=timezone.utc)
+
+
+def _subject(certificate: x509.Certificate) -> str:
+    return certificate.subject.rfc4514_string() or "without a subject"

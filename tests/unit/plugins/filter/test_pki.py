@@ -11,7 +11,13 @@ NAMES = ["DNS:llm.example.org", "IP:198.51.100.13"]
 
 def test_the_filters_translate_errors() -> None:
     filters = FilterModule().filters()
-    assert sorted(filters) == ["pki_authority_faults", "pki_names", "pki_provided_faults", "pki_reissue_reasons"]
+    assert sorted(filters) == [
+        "pki_authority_faults",
+        "pki_chain_faults",
+        "pki_names",
+        "pki_provided_faults",
+        "pki_reissue_reasons",
+    ]
     assert filters["pki_names"](NAMES) == NAMES
     with pytest.raises(AnsibleFilterError, match="'x' is neither DNS:<host name> nor IP:<address>"):
         filters["pki_names"](["x"])

@@ -80,14 +80,14 @@ def picture(root: Path) -> dict[str, tuple[str, int]]:
             {"dest": "/etc/x", "tempalte": "x.j2"},
             (
                 "/etc/x: unknown option 'tempalte' (did you mean 'template'?); an entry of 'files' knows "
-                "content, dest, group, mode, owner, sensitive, source, state, template, validate"
+                "content, dest, group, host_source, mode, owner, sensitive, source, state, template, validate"
             ),
         ),
         (
             {"content": "", "zzz": 1},
             (
                 "files[2]: unknown option 'zzz'; an entry of 'files' knows "
-                "content, dest, group, mode, owner, sensitive, source, state, template, validate"
+                "content, dest, group, host_source, mode, owner, sensitive, source, state, template, validate"
             ),
         ),
         (

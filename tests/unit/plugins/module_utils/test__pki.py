@@ -1,9 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Any
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
 
 from ansible_collections.gpufleet.metal.plugins.module_utils import _pki
 from ansible_collections.gpufleet.metal.plugins.module_utils._errors import InvalidInputError
@@ -160,3 +165,110 @@ def test_what_is_wrong_with_a_provided_certificate(
 ) -> None:
     given: dict[str, Any] = {"names": NAMES, "key_fingerprints": KEY, "now": "20260115000000Z"}
     assert _pki.provided_faults(info, **{**given, **change}) == faults
+
+
+class Maker:
+    """Makes certificates, each signed by the key of its issuer."""
+
+    def __init__(self) -> None:
+        self.keys: dict[str, ec.EllipticCurvePrivateKey] = {}
+
+    def key(self, name: str) -> ec.EllipticCurvePrivateKey:
+        return self.keys.setdefault(name, ec.generate_private_key(ec.SECP256R1()))
+
+    def pem(self, name: str, issuer: str, **options: Any) -> str:
+        """Make a certificate; ``signer`` is the key that signs if it is not the issuer's."""
+        made = (
+            x509.CertificateBuilder()
+            .subject_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)]))
+            .issuer_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, issuer)]))
+            .public_key(self.key(name).public_key())
+            .serial_number(x509.random_serial_number())
+            .not_valid_before(options.get("begin", datetime(2025, 1, 1)))
+            .not_valid_after(options.get("end", datetime(2027, 1, 1)))
+        )
+        if options.get("authority") is not None:
+            constraints = x509.BasicConstraints(ca=options["authority"], path_length=None)
+            made = made.add_extension(constraints, critical=True)
+        signed = made.sign(self.key(options.get("signer", issuer)), hashes.SHA256())
+        return signed.public_bytes(serialization.Encoding.PEM).decode()
+
+
+@pytest.fixture(scope="module")
+def pems() -> dict[str, str]:
+    make = Maker()
+    return {
+        "leaf": make.pem("leaf", "middle"),
+        "middle": make.pem("middle", "root", authority=True),
+        "root": make.pem("root", "root", authority=True),
+        "another": make.pem("another", "another", authority=True),
+        "forged": make.pem("middle", "root", authority=True, signer="another"),
+        "plain": make.pem("middle", "root", authority=False),
+        "unmarked": make.pem("middle", "root"),
+        "old": make.pem("middle", "root", authority=True, end=datetime(2025, 6, 1)),
+        "new": make.pem("middle", "root", authority=True, begin=datetime(2026, 6, 1)),
+    }
+
+
+@pytest.mark.parametrize(
+    ("chain", "trusted", "faults"),
+    [
+        (["leaf"], None, []),
+        (["leaf", "middle"], None, []),
+        (["leaf", "middle"], ["root"], []),
+        (["leaf", "middle"], ["another", "root"], []),
+        (["leaf", "middle", "root"], ["root"], []),
+        (["leaf"], ["middle"], []),
+        # In the wrong order, and the whole of another authority's.
+        (
+            ["leaf", "root", "middle"],
+            None,
+            [
+                "certificate 2 of the chain (CN=root) did not sign the one before it (CN=leaf)",
+                "certificate 3 of the chain (CN=middle) did not sign the one before it (CN=root)",
+            ],
+        ),
+        (
+            ["leaf", "another"],
+            None,
+            ["certificate 2 of the chain (CN=another) did not sign the one before it (CN=leaf)"],
+        ),
+        # The name of the authority is right, and the signature is another one's.
+        (
+            ["leaf", "forged"],
+            ["root"],
+            [
+                "its last certificate (CN=middle) names CN=root as its authority, and none of pki_provided_ca_path "
+                "(CN=root) signed it; append what is missing between them"
+            ],
+        ),
+        (
+            ["leaf", "middle", "root", "forged"],
+            None,
+            ["certificate 4 of the chain (CN=middle) did not sign the one before it (CN=root)"],
+        ),
+        (["leaf", "plain"], None, ["certificate 2 of the chain (CN=middle) is not an authority's"]),
+        (["leaf", "unmarked"], None, ["certificate 2 of the chain (CN=middle) is not an authority's"]),
+        (["leaf", "old"], None, ["certificate 2 of the chain (CN=middle) expired on 2025-06-01 00:00 UTC"]),
+        (["leaf", "new"], None, ["certificate 2 of the chain (CN=middle) is not valid before 2026-06-01 00:00 UTC"]),
+        (
+            ["leaf"],
+            ["root", "another"],
+            [
+                "its last certificate (CN=leaf) names CN=middle as its authority, and none of pki_provided_ca_path "
+                "(CN=root, CN=another) signed it; append what is missing between them"
+            ],
+        ),
+    ],
+)
+def test_a_chain_leads_to_an_authority(
+    pems: dict[str, str], chain: list[str], trusted: list[str] | None, faults: list[str]
+) -> None:
+    given = "\n".join(pems[name] for name in chain)
+    anchors = None if trusted is None else "".join(pems[name] for name in trusted)
+    assert _pki.chain_faults(given, "20260115000000Z", anchors) == faults
+
+
+def test_what_is_no_certificate_is_said() -> None:
+    with pytest.raises(InvalidInputError, match=r"^the certificate file holds no readable PEM certificate: "):
+        _pki.chain_faults("nothing", "20260115000000Z")

@@ -11,13 +11,12 @@ from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
 
 from ansible_collections.gpufleet.metal.plugins.module_utils._errors import FleetError, InvalidInputError
-from ansible_collections.gpufleet.metal.plugins.module_utils._secrets.document import MissingStoreError, StoreError
+from ansible_collections.gpufleet.metal.plugins.module_utils._secrets.document import MissingStoreError
 from ansible_collections.gpufleet.metal.plugins.module_utils._secrets.envelope import (
     DEFAULT_BITS,
     MINIMUM_BITS,
     key_id,
     make_wrapping_key,
-    read_public_key,
 )
 from ansible_collections.gpufleet.metal.plugins.module_utils._secrets.file_store import (
     FileStore,
@@ -31,6 +30,7 @@ from ansible_collections.gpufleet.metal.plugins.plugin_utils._secret_stores impo
     check_key,
     open_store,
     read_key,
+    read_public_key_file,
 )
 
 
@@ -60,7 +60,7 @@ class ActionModule(ActionBase):
             if not MINIMUM_BITS <= arguments["bits"] <= 16384:
                 raise InvalidInputError(f"bits is {arguments['bits']}, wanted {MINIMUM_BITS} to 16384")
             store = open_store(arguments["store"], controller)
-            recipients = [_public_key(controller.path(path)) for path in arguments["recipients"]]
+            recipients = [read_public_key_file(controller.path(path)) for path in arguments["recipients"]]
             if arguments["state"] == "rewrapped":
                 return {**result, **self._rewrap(store, arguments, recipients, controller)}
             if not isinstance(store, FileStore):
@@ -121,11 +121,3 @@ class ActionModule(ActionBase):
 
 def _will_be_made(key: Mapping[str, Any], controller: Controller) -> bool:
     return "file" in key and not os.path.lexists(controller.path(key["file"]))
-
-
-def _public_key(path: str) -> Any:
-    try:
-        with open(path, "rb") as stream:
-            return read_public_key(stream.read(), path)
-    except OSError as fault:
-        raise StoreError(f"cannot read the recipient's public key {path}: {fault.strerror}") from None

@@ -19,6 +19,7 @@ options:
       - C(key) says where the private key of the file is. It has exactly one of C(file) (also one encrypted by
         ansible-vault), C(environment) (the name of a variable) and C(command) (a command that prints it). The default
         is the file C(~/.config/gpufleet/secrets.key).
+      - C(signers) are files with the public keys of others whose writing of the file is believed.
       - C(options) are handed to the lookup plugins of P(community.hashi_vault.vault_read#lookup) or
         P(community.sops.sops#lookup).
     type: dict

@@ -10,7 +10,7 @@ import shlex
 import subprocess
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from ansible.errors import AnsibleError
 from ansible.plugins.loader import lookup_loader
@@ -23,7 +23,7 @@ from ansible_collections.gpufleet.metal.plugins.module_utils._secrets.document i
     as_plain,
     read_plain,
 )
-from ansible_collections.gpufleet.metal.plugins.module_utils._secrets.envelope import read_private_key
+from ansible_collections.gpufleet.metal.plugins.module_utils._secrets.envelope import read_private_key, read_public_key
 from ansible_collections.gpufleet.metal.plugins.module_utils._secrets.file_store import (
     Change,
     FileStore,
@@ -33,6 +33,9 @@ from ansible_collections.gpufleet.metal.plugins.module_utils._secrets.file_store
     replace_private,
 )
 
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
+
 DEFAULT_PATHS = {
     "file": ".gpufleet/secrets.json",
     "sops": ".gpufleet/secrets.sops.json",
@@ -40,7 +43,7 @@ DEFAULT_PATHS = {
 }
 DEFAULT_KEY = {"file": "~/.config/gpufleet/secrets.key"}
 
-_STORE_KEYS = ("backend", "path", "key", "options")
+_STORE_KEYS = ("backend", "path", "key", "signers", "options")
 _KEY_KINDS = ("file", "environment", "command")
 _VAULT_HEADER = b"$ANSIBLE_VAULT;"
 
@@ -99,7 +102,14 @@ def open_store(options: Mapping[str, Any] | None, controller: Controller) -> Sec
         return SopsStore(controller.path(path), given.get("options") or {}, controller.lookup)
     key = given.get("key") or DEFAULT_KEY
     check_key(key, "fleet_secret_store.key")
-    return FileStore(controller.path(path), lambda: read_key(key, controller))
+    signers = given.get("signers") or []
+    if not isinstance(signers, list):
+        raise InvalidInputError("fleet_secret_store.signers is no list, wanted one of files with public keys")
+    return FileStore(
+        controller.path(path),
+        lambda: read_key(key, controller),
+        lambda: [read_public_key_file(controller.path(signer)) for signer in signers],
+    )
 
 
 # ---------------------------------------------------------------------------------------------------- wrapping keys
@@ -128,6 +138,15 @@ def read_key(key: Mapping[str, Any], controller: Controller) -> WrappingKey:
         source = controller.path(str(where))
         content = _key_file(source, controller.loader)
     return WrappingKey(read_private_key(content, source), source)
+
+
+def read_public_key_file(path: str) -> RSAPublicKey:
+    """Return the public key in a file. Raises StoreError."""
+    try:
+        with open(path, "rb") as stream:
+            return read_public_key(stream.read(), path)
+    except OSError as fault:
+        raise StoreError(f"cannot read the public key {path}: {fault.strerror}") from None
 
 
 def _output_of(argv: list[str], source: str) -> bytes:

@@ -4,7 +4,8 @@
 
 The sealed form is JSON in one fixed layout::
 
-    {"data_key": ID, "entries": {NAME: {VERSION: SEALED}}, "format": 1, "index": SEALED, "recipients": {KID: {...}}}
+    {"data_key": ID, "entries": {NAME: {VERSION: SEALED}}, "format": 1, "index": SEALED, "recipients": {KID: {...}},
+     "signature": {"by": KID, "value": ...}}
 
 - Each write makes a new data key of 256 random bits, so no nonce is ever used twice with a key, and nothing of an older
   file fits into a newer one. ``data_key`` is the key's SHA-256: an unwrapped key is known to be right before its use.
@@ -14,10 +15,11 @@ The sealed form is JSON in one fixed layout::
 - The index is the rest of the document, sealed with everything that is readable in the file as associated data. It
   lists all versions, so one that was taken out or put in is noticed.
 - The layout is compared byte by byte, so that no part of the file can differ unnoticed.
+- The writer signs all of that with the wrapping key (RSASSA-PSS with SHA-256). Without it, whoever can write the file
+  could make a whole new one for the public keys in it, with values of their own. The reader believes the own key, and
+  other signers only by name. One key for both uses is sound here: OAEP and PSS answer nothing about each other.
 
-What this can't notice: an older copy of the whole file (``generation`` shows it to people), and a whole file that
-somebody who can write it made new for the public keys in it. Who may write the file is a matter of its mode and its
-directory.
+What this can't notice: an older copy of the whole file (``generation`` shows it to people).
 """
 
 from __future__ import annotations
@@ -39,7 +41,7 @@ from ansible_collections.gpufleet.metal.plugins.module_utils._secrets.document i
 )
 
 with suppress(ImportError):  # ansible-core itself needs it on the controller, where alone this is used
-    from cryptography.exceptions import InvalidTag
+    from cryptography.exceptions import InvalidSignature, InvalidTag
     from cryptography.hazmat.primitives import hashes, serialization
     from cryptography.hazmat.primitives.asymmetric import padding
     from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey, RSAPublicKey, generate_private_key
@@ -107,7 +109,7 @@ def key_id(key: Any) -> str:
 # ------------------------------------------------------------------------------------------------ sealing, opening
 
 
-def seal(document: Document, recipients: Sequence[RSAPublicKey]) -> bytes:
+def seal(document: Document, recipients: Sequence[RSAPublicKey], signer: RSAPrivateKey) -> bytes:
     """Return the document sealed for the recipients. Raises InvalidInputError when there are none."""
     if not recipients:
         raise InvalidInputError("a store needs at least one recipient, or nobody could ever open it")
@@ -135,13 +137,21 @@ def seal(document: Document, recipients: Sequence[RSAPublicKey]) -> bytes:
         "recipients": {key_id(recipient): _wrapped(data_key, recipient) for recipient in recipients},
     }
     index = sealed(json.dumps(plain).encode(), _layout(header))
-    return _layout({**header, "entries": entries, "index": index})
+    content = {**header, "entries": entries, "index": index}
+    signature = {
+        "by": key_id(signer.public_key()),
+        "value": _encode(signer.sign(_layout(content), _pss(), hashes.SHA256())),
+    }
+    return _layout({**content, "signature": signature})
 
 
-def unseal(content: bytes, key: RSAPrivateKey, store: str, source: str) -> tuple[Document, tuple[RSAPublicKey, ...]]:
+def unseal(
+    content: bytes, key: RSAPrivateKey, store: str, source: str, signers: Sequence[RSAPublicKey] = ()
+) -> tuple[Document, tuple[RSAPublicKey, ...]]:
     """Open what :func:`seal` made; return the document and its recipients.
 
-    ``store`` and ``source`` (of the key) are names for messages. Raises StoreError that says what is wrong.
+    ``store`` and ``source`` (of the key) are names for messages. ``signers`` are others whose writing is believed.
+    Raises StoreError that says what is wrong.
     """
     outer = _read_layout(content, store)
     recipients = _recipients(outer, store)
@@ -187,7 +197,25 @@ def unseal(content: bytes, key: RSAPrivateKey, store: str, source: str) -> tuple
                 f"another entry: {_RESTORE}"
             ) from None
         wanted[name, number]["value"] = value
+    # Last, because what was altered is named above, and a forged file has nothing altered.
+    _prove_writer(outer, [key.public_key(), *signers], store, source)
     return read_plain(plain, store), tuple(recipients.values())
+
+
+def _prove_writer(outer: Mapping[str, Any], believed: Sequence[RSAPublicKey], store: str, source: str) -> None:
+    """Raise StoreError unless one of the believed keys signed the file."""
+    signature = outer["signature"]
+    signer = next((key for key in believed if key_id(key) == signature["by"]), None)
+    if signer is None:
+        raise StoreError(
+            f"{store} was written by the holder of {signature['by']}, which is neither the key from {source} nor one "
+            f"of fleet_secret_store.signers: if you know and trust that key, name its public key there; else {_RESTORE}"
+        )
+    signed = _layout({name: part for name, part in outer.items() if name != "signature"})
+    try:
+        signer.verify(_decode(signature["value"]), signed, _pss(), hashes.SHA256())
+    except InvalidSignature:
+        raise StoreError(f"{store} was altered: its signature is not that of {signature['by']}: {_RESTORE}") from None
 
 
 def _entry_binding(name: str, number: int, identity: str) -> bytes:
@@ -196,6 +224,10 @@ def _entry_binding(name: str, number: int, identity: str) -> bytes:
 
 def _oaep() -> padding.OAEP:
     return padding.OAEP(mgf=padding.MGF1(hashes.SHA256()), algorithm=hashes.SHA256(), label=None)
+
+
+def _pss() -> padding.PSS:
+    return padding.PSS(mgf=padding.MGF1(hashes.SHA256()), salt_length=padding.PSS.DIGEST_LENGTH)
 
 
 def _wrapped(data_key: bytes, recipient: RSAPublicKey) -> dict[str, str]:
@@ -242,13 +274,17 @@ def _read_layout(content: bytes, store: str) -> dict[str, Any]:
         found = outer["format"]
         if isinstance(found, int) and found > FORMAT:
             raise StoreError(f"{store} has format {found}, this version reads {FORMAT}: use a newer gpufleet.metal")
-        texts = [outer["data_key"], outer["index"]]
+        signature = outer["signature"]
+        texts = [outer["data_key"], outer["index"], signature["by"]]
         sealed = [text for numbers in outer["entries"].values() for text in numbers.values()]
         wrapped = [entry["wrapped"] for entry in outer["recipients"].values()]
         keys = [entry["public_key"] for entry in outer["recipients"].values()]
-        whole = set(outer) == {"format", "data_key", "recipients", "entries", "index"} and found == FORMAT
+        parts = {"format", "data_key", "recipients", "entries", "index", "signature"}
+        whole = set(outer) == parts and found == FORMAT and set(signature) == {"by", "value"}
         whole = whole and all(isinstance(text, str) for text in texts + keys)
-        whole = whole and all(_encode(_decode(text)) == text for text in [outer["index"], *sealed, *wrapped])
+        whole = whole and all(
+            _encode(_decode(text)) == text for text in [outer["index"], signature["value"], *sealed, *wrapped]
+        )
         if whole and _layout(outer) == content:
             return dict(outer)
     except StoreError:

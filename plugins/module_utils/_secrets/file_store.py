@@ -35,12 +35,15 @@ class WrappingKey:
 
 
 class FileStore:
-    """The default store. ``key`` is only called when the file is to be opened."""
+    """The default store. ``key`` and ``signers`` are only called when the file is to be opened."""
 
-    def __init__(self, path: str, key: Callable[[], WrappingKey]) -> None:
-        """Name the file; nothing is touched yet."""
+    def __init__(
+        self, path: str, key: Callable[[], WrappingKey], signers: Callable[[], Sequence[RSAPublicKey]] = tuple
+    ) -> None:
+        """Name the file, the key, and whose writing is believed beside its holder's; nothing is touched yet."""
         self.path = path
         self._key = key
+        self._signers = signers
 
     def exists(self) -> bool:
         """Tell whether there is a store."""
@@ -57,12 +60,12 @@ class FileStore:
     def update(self, change: Change) -> Document:
         """Replace the document by what ``change`` makes of it, unless that is the same. Raises StoreError."""
         with exclusive(self.path):
-            before, recipients = self._open()
+            before, recipients, signer = self._open()
             after = change(before)
             if after == before:
                 return before
             after = replace(after, generation=before.generation + 1)
-            replace_private(self.path, seal(after, recipients))
+            replace_private(self.path, seal(after, recipients, signer))
             return after
 
     def create(self, recipients: Sequence[RSAPublicKey]) -> None:
@@ -70,20 +73,23 @@ class FileStore:
         with exclusive(self.path):
             if self.exists():
                 raise StoreError(f"{self.path} exists: a store is never overwritten by a new one")
-            replace_private(self.path, seal(Document(generation=1), [self._key().key.public_key(), *recipients]))
+            key = self._key().key
+            replace_private(self.path, seal(Document(generation=1), [key.public_key(), *recipients], key))
 
     def rewrap(self, new: WrappingKey, recipients: Sequence[RSAPublicKey]) -> None:
         """Seal everything again, under a new data key and for these keys alone. Raises StoreError."""
         with exclusive(self.path):
             before = self._open()[0]
             after = replace(before, generation=before.generation + 1)
-            content = seal(after, [new.key.public_key(), *recipients])
+            content = seal(after, [new.key.public_key(), *recipients], new.key)
             unseal(content, new.key, self.path, new.source)
             replace_private(self.path, content)
 
-    def _open(self) -> tuple[Document, tuple[RSAPublicKey, ...]]:
+    def _open(self) -> tuple[Document, tuple[RSAPublicKey, ...], RSAPrivateKey]:
         wrapping = self._key()
-        return unseal(read_private(self.path, "store"), wrapping.key, self.path, wrapping.source)
+        content = read_private(self.path, "store")
+        document, recipients = unseal(content, wrapping.key, self.path, wrapping.source, self._signers())
+        return document, recipients, wrapping.key
 
 
 def read_private(path: str, what: str) -> bytes:

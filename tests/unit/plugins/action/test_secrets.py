@@ -170,7 +170,7 @@ def test_a_store_of_another_back_end(tmp_path: Path) -> None:
         ({"bits": 1024}, "bits is 1024, wanted 2048 to 16384"),
         (
             {"recipients": ["/no/key.pub"]},
-            "cannot read the recipient's public key /no/key.pub: No such file or directory",
+            "cannot read the public key /no/key.pub: No such file or directory",
         ),
         (
             {"store": {"backend": "sops"}, "state": "rewrapped"},

@@ -124,12 +124,13 @@ def test_no_key_from_each_place(tmp_path: Path, place: dict[str, Any], message: 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"file": "x"}, "fleet_secret_store has 'file', wanted none but backend, path, key, options"),
+        ({"file": "x"}, "fleet_secret_store has 'file', wanted none but backend, path, key, signers, options"),
         ({"backend": "lpass"}, "fleet_secret_store.backend is 'lpass', wanted one of file, sops, hashi_vault"),
         (
             {"key": {"file": "x", "command": "y"}},
             "fleet_secret_store.key has command, file, wanted exactly one of file, environment, command",
         ),
+        ({"signers": "x.pub"}, "fleet_secret_store.signers is no list, wanted one of files with public keys"),
         ({"key": "x"}, "fleet_secret_store.key has str, wanted exactly one of file, environment, command"),
     ],
 )

@@ -34,14 +34,14 @@ from ansible_collections.gpufleet.metal.tests.unit.plugins.module_utils._secrets
 )
 
 DOCUMENT = document().with_secret("other_key", secret(current=version(1, value="another")))
-SEALED = seal(DOCUMENT, [key().public_key()])
+SEALED = seal(DOCUMENT, [key().public_key()], key())
 NAMES = st.from_regex(r"[a-z][a-z0-9_]{0,8}", fullmatch=True)
 VALUES = st.dictionaries(st.text(max_size=8), st.text(max_size=40), min_size=1, max_size=3)
 
 
 def opened(content: bytes, which: str = "first") -> Document:
     """Open with a key."""
-    return unseal(content, key(which), "secrets.json", f"the {which} key")[0]
+    return unseal(content, key(which), "secrets.json", f"the {which} key", [key().public_key()])[0]
 
 
 @given(st.dictionaries(NAMES, VALUES, max_size=4), st.integers(0, 10**9))
@@ -49,7 +49,7 @@ def opened(content: bytes, which: str = "first") -> Document:
 def test_what_was_sealed_opens_as_it_was(values: dict[str, dict[str, str]], generation: int) -> None:
     """For any names and values, and for each of two recipients."""
     secrets = {name: secret(current=replace(version(), value=value)) for name, value in values.items()}
-    sealed = seal(Document(generation, secrets), [key().public_key(), key("second").public_key()])
+    sealed = seal(Document(generation, secrets), [key().public_key(), key("second").public_key()], key())
     assert opened(sealed) == opened(sealed, "second") == Document(generation, secrets)
 
 
@@ -60,7 +60,8 @@ def test_any_changed_byte_is_noticed(position: int, difference: int) -> None:
     changed = bytearray(SEALED)
     changed[position] ^= difference
     with pytest.raises(
-        StoreError, match=r"^secrets\.json .*(altered|cut off|not sealed for|holds no public key|format)"
+        StoreError,
+        match=r"^secrets\.json .*(altered|cut off|not sealed for|holds no public key|format|written by the holder)",
     ):
         opened(bytes(changed))
 
@@ -125,7 +126,14 @@ def rename_recipient(outer: dict[str, Any]) -> None:
 
 def older(outer: dict[str, Any]) -> None:
     """Roll one entry back to what another write of the same version held."""
-    outer["entries"]["api_key"] = json.loads(seal(DOCUMENT, [key().public_key()]))["entries"]["api_key"]
+    outer["entries"]["api_key"] = json.loads(seal(DOCUMENT, [key().public_key()], key()))["entries"]["api_key"]
+
+
+def flip_signature(outer: dict[str, Any]) -> None:
+    """Flip one bit of the signature."""
+    blob = bytearray(base64.b64decode(outer["signature"]["value"]))
+    blob[-1] ^= 1
+    outer["signature"]["value"] = base64.b64encode(blob).decode()
 
 
 RESTORE = "put back the last backup of it"
@@ -169,6 +177,14 @@ RESTORE = "put back the last backup of it"
         ),
         (add_recipient, f"secrets.json was altered: its index or recipients are not those written: {RESTORE}"),
         (rename_recipient, f"secrets.json was altered: recipient 00 has another key: {RESTORE}"),
+        (
+            flip_signature,
+            f"secrets.json was altered: its signature is not that of {key_id(key().public_key())}: {RESTORE}",
+        ),
+        (
+            lambda outer: outer["signature"].update(more=1),
+            "secrets.json was altered, or was never a store: it is not in the form that is written: " + RESTORE,
+        ),
         (
             lambda outer: outer.update(format=2),
             "secrets.json has format 2, this version reads 1: use a newer gpufleet.metal",
@@ -216,12 +232,33 @@ def test_a_stranger_is_told_for_whom_it_is_sealed() -> None:
     )
 
 
+def sign_by_another(outer: dict[str, Any]) -> None:
+    """Say that another key signed, which is believed as well."""
+    outer["signature"]["by"] = key_id(key("second").public_key())
+
+
+def test_a_whole_new_file_is_not_believed() -> None:
+    """Who can write the file finds the public keys in it, and lacks what signs for them."""
+    forged = seal(DOCUMENT, [key().public_key(), key("second").public_key()], key("second"))
+    theirs = key_id(key("second").public_key())
+    with pytest.raises(StoreError) as caught:
+        opened(forged)
+    assert str(caught.value) == (
+        f"secrets.json was written by the holder of {theirs}, which is neither the key from the first key nor one of "
+        f"fleet_secret_store.signers: if you know and trust that key, name its public key there; else {RESTORE}"
+    )
+    believed = [key("second").public_key()]
+    assert unseal(forged, key(), "secrets.json", "the first key", believed)[0] == DOCUMENT
+    with pytest.raises(StoreError, match=f"its signature is not that of {theirs}"):
+        unseal(edited(sign_by_another), key(), "secrets.json", "the first key", believed)
+
+
 def test_nothing_is_readable_but_names() -> None:
     """No value and no state, and two writes of the same have nothing secret in common."""
     assert CANARY.encode() not in SEALED
     assert b"staging" not in SEALED
     assert b"gw-1" not in SEALED
-    again = json.loads(seal(DOCUMENT, [key().public_key()]))
+    again = json.loads(seal(DOCUMENT, [key().public_key()], key()))
     first = json.loads(SEALED)
     assert again["data_key"] != first["data_key"]
     assert again["index"] != first["index"]
@@ -236,7 +273,7 @@ def test_values_are_not_in_a_representation() -> None:
 def test_a_store_for_nobody() -> None:
     """It could never be opened."""
     with pytest.raises(InvalidInputError, match="a store needs at least one recipient"):
-        seal(document(), [])
+        seal(document(), [], key())
 
 
 @pytest.mark.parametrize("bits", [1024, 2047, 16385])

@@ -80,7 +80,7 @@ def test_rewrapping(store: FileStore) -> None:
     before = store.read().secrets
     store.rewrap(wrapping("second"), [key("offline").public_key()])
     for which in ("second", "offline"):
-        other = FileStore(store.path, lambda which=which: wrapping(which))  # type: ignore[misc]
+        other = FileStore(store.path, lambda which=which: wrapping(which), lambda: [key("second").public_key()])  # type: ignore[misc]
         assert other.read().secrets == before
         assert len(other.recipients()) == 2
         assert key_id(key(which).public_key()) in other.recipients()
@@ -91,18 +91,20 @@ def test_rewrapping(store: FileStore) -> None:
 def test_rewrapping_proves_the_new_key_first(store: FileStore, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing that the new key does not open takes the place of what the old key opens."""
     with monkeypatch.context() as patched:
-        patched.setattr(file_store, "seal", lambda document, keys: seal(document, [key("third").public_key()]))
+        patched.setattr(
+            file_store, "seal", lambda document, __, signer: seal(document, [key("third").public_key()], signer)
+        )
         with pytest.raises(StoreError, match="is not sealed for the key from the second key"):
             store.rewrap(wrapping("second"), [])
     assert set(store.read().secrets) == {"first"}
 
 
 def test_a_second_recipient_is_kept_by_later_writes(tmp_path: Path) -> None:
-    """Their public keys are in the file."""
-    mine = FileStore(str(tmp_path / "secrets.json"), wrapping)
+    """Their public keys are in the file. Who writes in turn names the other as a signer."""
+    mine = FileStore(str(tmp_path / "secrets.json"), wrapping, lambda: [key("offline").public_key()])
     mine.create([key("offline").public_key()])
     mine.update(with_second)
-    theirs = FileStore(mine.path, lambda: wrapping("offline"))
+    theirs = FileStore(mine.path, lambda: wrapping("offline"), lambda: [key().public_key()])
     theirs.update(lambda document: document.with_secret("third", secret()))
     assert set(mine.read().secrets) == {"second", "third"}
 

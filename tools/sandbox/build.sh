@@ -7,12 +7,16 @@
 #            images/vllm-cpu.tar (the engine), models/tiny-llama{,.tar}, media.json (names, ids and checksums of both)
 #   ssh      CACHE/ssh/id_ed25519, the key that the hosts accept
 #
-# CACHE is ${XDG_CACHE_HOME:-~/.cache}/gpufleet-metal. Environment: SANDBOX_DEBIAN_MIRROR and SANDBOX_DEBIAN_SECURITY_MIRROR
-# override the mirrors of this machine's apt; without any Debian mirror the roots are built from the registry's debian images.
+# CACHE is ${XDG_CACHE_HOME:-~/.cache}/gpufleet-metal. Where Debian comes from, the first of:
+#   1. SANDBOX_DEBIAN_MIRROR and SANDBOX_DEBIAN_SECURITY_MIRROR of the environment
+#   2. the mirrors of this machine's apt, if it is Debian's
+#   3. Debian's own, if this machine reaches it
+#   4. the images debian:bookworm and debian:trixie of a registry
 set -euo pipefail
 here=$(dirname "$(readlink -f "$0")")
 cache=${XDG_CACHE_HOME:-$HOME/.cache}/gpufleet-metal
 engine_tag=gpufleet-sandbox-vllm:0.32.0
+debian=http://deb.debian.org/debian
 root_packages=systemd,systemd-sysv,libpam-systemd,dbus,python3,python3-apt,python3-venv,sudo,ca-certificates,iproute2,procps
 root_packages+=,kmod,openssh-server,iputils-ping,curl,libnuma1
 mkdir -p "$cache"
@@ -27,37 +31,65 @@ built() { [[ $(docker image inspect --format '{{index .Config.Labels "gpufleet.r
 
 recipe() { cat "$@" | sha256sum | cut -c1-16; }
 
-# debian_uri NAME: this machine's first apt repository whose path ends in /NAME, whichever of apt's two formats holds it.
-debian_uri() {
-  find /etc/apt \( -name '*.sources' -o -name '*.list' \) -exec cat {} + | awk -v "end=/$1/?$" '
-    $1 == "URIs:" || $1 == "deb" {for (i = 2; i <= NF; i++) if ($i ~ end && !uri) uri = $i}
-    END {sub("/$", "", uri); print uri}'
+fail() {
+  printf 'build: %s\n' "$*" >&2
+  exit 1
+}
+
+# logged LOG COMMAND...: run COMMAND with its output in LOG, and show the end of that if it fails.
+logged() {
+  local log=$1
+  shift
+  "$@" >"$log" 2>&1 || { tail -n 30 "$log" >&2; fail "this failed: $*; all of its output: $log"; }
+}
+
+# find_mirrors: set mirror and security; both stay empty where no mirror can be found or reached.
+mirror='' security=''
+find_mirrors() {
+  local found=()
+  if [[ -n ${SANDBOX_DEBIAN_MIRROR:-} ]]; then
+    mirror=$SANDBOX_DEBIAN_MIRROR security=${SANDBOX_DEBIAN_SECURITY_MIRROR:-}
+    return
+  fi
+  # shellcheck disable=SC2016 # apt-get replaces these
+  mapfile -t found < <(apt-get indextargets --format '$(REPO_URI)|$(ORIGIN)|$(LABEL)|$(COMPONENT)' 'Created-By: Packages' |
+    python3 "$here/debian_mirror.py" /etc/apt)
+  mirror=${found[0]:-} security=${SANDBOX_DEBIAN_SECURITY_MIRROR:-${found[1]:-}}
+  if [[ -z $mirror ]] && curl --silent --fail --head --max-time 20 --output /dev/null "$debian/dists/trixie/InRelease"; then
+    step "No Debian mirror in this machine's apt sources: Debian comes from $debian"
+    mirror=$debian security=${SANDBOX_DEBIAN_SECURITY_MIRROR:-$debian-security}
+  fi
 }
 
 build_root() {
-  local suite=$1 image=gpufleet-sandbox-root:$1 mark
+  local suite=$1 image=gpufleet-sandbox-root:$1 mark trusted=''
   mark=$(echo "$root_packages $suite" | recipe -)
   built "$image" "$mark" && return
-  local mirror security
-  mirror=${SANDBOX_DEBIAN_MIRROR:-$(debian_uri debian)}
-  security=${SANDBOX_DEBIAN_SECURITY_MIRROR:-$(debian_uri debian-security)}
+  [[ -n $mirror ]] || find_mirrors
   if [[ -z $mirror ]]; then
-    step "No Debian mirror in this machine's apt sources: building $image from the registry's debian:$suite"
-    docker build --quiet --label "gpufleet.recipe=$mark" --tag "$image" - <<DOCKERFILE
-FROM debian:$suite
-ENV LANG=C.UTF-8
-RUN apt-get update && apt-get install --yes --no-install-recommends ${root_packages//,/ } && apt-get clean
-DOCKERFILE
+    step "No Debian mirror: building $image from the registry's debian:$suite"
+    if ! printf '%s\n' "FROM debian:$suite" 'ENV LANG=C.UTF-8' \
+      "RUN apt-get update && apt-get install --yes --no-install-recommends ${root_packages//,/ } && apt-get clean" |
+      docker build --label "gpufleet.recipe=$mark" --tag "$image" - >"$cache/root-$suite.log" 2>&1; then
+      tail -n 30 "$cache/root-$suite.log" >&2
+      fail "found no Debian mirror in this machine's apt sources, no answer from $debian, and no image debian:$suite in a registry;" \
+        "name a mirror: SANDBOX_DEBIAN_MIRROR=http://<mirror>/debian"
+    fi
     return
   fi
-  step "Bootstrapping Debian $suite (about a minute)"
+  step "Bootstrapping Debian $suite from $mirror (about a minute)"
+  # Elsewhere (on Ubuntu) apt does not trust Debian's keys by itself.
+  if [[ $(. /etc/os-release; echo "$ID") != debian ]]; then
+    trusted='[signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] '
+  fi
   local tar=$cache/root-$suite.tar
-  local sources=("deb $mirror $suite main" "deb $mirror $suite-updates main")
-  [[ -z $security ]] || sources+=("deb $security $suite-security main")
+  local sources=("deb $trusted$mirror $suite main" "deb $trusted$mirror $suite-updates main")
+  [[ -z $security ]] || sources+=("deb $trusted$security $suite-security main")
   "${sudo[@]}" mmdebstrap --quiet --variant=apt --mode=root --include="$root_packages" \
     --aptopt='Apt::Install-Recommends "false"' \
     --dpkgopt='path-exclude=/usr/share/man/*' --dpkgopt='path-exclude=/usr/share/doc/*' --dpkgopt='path-exclude=/usr/share/locale/*' \
-    "$suite" "$tar" "${sources[@]}"
+    "$suite" "$tar" "${sources[@]}" ||
+    fail "Debian $suite could not be bootstrapped from ${sources[*]}; SANDBOX_DEBIAN_MIRROR (and SANDBOX_DEBIAN_SECURITY_MIRROR) name others"
   docker import --change "LABEL gpufleet.recipe=$mark" --change 'ENV LANG=C.UTF-8' "$tar" "$image" >/dev/null
   "${sudo[@]}" rm -f "$tar"
 }
@@ -67,7 +99,9 @@ build_host() {
   context=$(mktemp -d)
   mkdir "$context/ca-certificates"
   # A company's proxy may re-sign TLS with a CA that this machine trusts; its hosts must trust it too.
-  find /usr/local/share/ca-certificates -name '*.crt' -exec cp {} "$context/ca-certificates/" \;
+  if [[ -d /usr/local/share/ca-certificates ]]; then
+    find /usr/local/share/ca-certificates -name '*.crt' -exec cp {} "$context/ca-certificates/" \;
+  fi
   cp "$here/Dockerfile" "$here/host-init" "$context/"
   cp "$cache/ssh/id_ed25519.pub" "$context/authorized_keys"
   chmod 600 "$context/authorized_keys"
@@ -76,7 +110,8 @@ build_host() {
   mark=$({ docker image inspect --format '{{.Id}}' "gpufleet-sandbox-root:$suite"; find "$context" -type f -print0 | sort -z | xargs -0 cat; } | recipe -)
   if ! built "$image" "$mark"; then
     step "Building the sandbox host image for Debian $suite"
-    DOCKER_BUILDKIT=0 docker build --quiet --build-arg "SUITE=$suite" --label "gpufleet.recipe=$mark" --tag "$image" "$context" >/dev/null 2>"$cache/build-$suite.log"
+    logged "$cache/build-$suite.log" \
+      env DOCKER_BUILDKIT=0 docker build --build-arg "SUITE=$suite" --label "gpufleet.recipe=$mark" --tag "$image" "$context"
   fi
   rm -rf "$context"
 }

@@ -5,9 +5,10 @@
     python -m tools.bench.bench --sizes 2,10 --keep
     python -m tools.bench.bench --inventory inventories/sandbox   # a fleet that stands, as it is
 
-Each size is created, recorded, converged (not measured) and run again (measured). The counts are exact and the same on
-every machine; seconds and CPU are this machine's, with the hosts on the same cores. CPU and memory are the
-controller's: ansible-playbook and everything that it waited for, without the ssh connections that outlive it.
+The sandbox's images are built where they are missing. Each size is created, recorded, converged (not measured) and run
+again (measured), and all hosts are removed at the end, however it comes. The counts are exact and the same on every
+machine; seconds and CPU are this machine's, with the hosts on the same cores. CPU and memory are the controller's:
+ansible-playbook and everything that it waited for, without the ssh connections that outlive it.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -28,7 +30,10 @@ from . import budget, make_inventory
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 OUTPUT = ROOT / "build" / "bench"
-CONNECTION = ROOT / "tools" / "sandbox" / "connection.yml"
+SANDBOX = ROOT / "tools" / "sandbox"
+CONNECTION = SANDBOX / "connection.yml"
+#: Who made the bench's hosts, and may remove them.
+OWNER = "bench"
 COLUMNS = ("hosts", "gpu node", "gateway", "all", "wall s", "CPU s", "MiB", "CPU s/host")
 
 
@@ -112,6 +117,7 @@ def role_table(statistics: dict[str, Any], group: str) -> list[str]:
 def run_playbook(playbook: str, inventories: Sequence[Path], log: Path, statistics: Path | None = None) -> Measurement:
     """Run a playbook of the clone, with its output in I(log), and return what it cost; raise BenchError if it fails."""
     command = [str(Path(sys.executable).parent / "ansible-playbook"), str(ROOT / "playbooks" / playbook)]
+    command += ["--extra-vars", f"sandbox_owner={OWNER}"]
     for inventory in inventories:
         command += ["-i", str(inventory)]
     environment = {
@@ -129,7 +135,13 @@ def run_playbook(playbook: str, inventories: Sequence[Path], log: Path, statisti
         process = subprocess.Popen(
             command, cwd=ROOT, env=environment, stdin=subprocess.DEVNULL, stdout=stream, stderr=subprocess.STDOUT
         )
-        ended = os.wait4(process.pid, 0)
+        try:
+            ended = os.wait4(process.pid, 0)
+        except BaseException:
+            # Asked to end: nothing may go on while the hosts are removed.
+            process.terminate()
+            process.wait()
+            raise
     process.returncode = os.waitstatus_to_exitcode(ended[1])
     usage = ended[2]
     wall = time.monotonic() - started
@@ -163,6 +175,8 @@ def bench_sizes(sizes: Sequence[int], keep: bool) -> tuple[list[Measurement], di
     measurements: list[Measurement] = []
     statistics: dict[str, Any] = {}
     inventories: list[Path] = []
+    say("==> build the sandbox's images and media, where they are missing")
+    subprocess.run([str(SANDBOX / "build.sh")], cwd=ROOT, check=True)
     try:
         for size in sizes:
             directory = OUTPUT / str(size)
@@ -188,6 +202,11 @@ def bench_sizes(sizes: Sequence[int], keep: bool) -> tuple[list[Measurement], di
     return measurements, statistics
 
 
+def interrupt(_number: int, _frame: object) -> None:
+    """Treat a polite request to end like Ctrl-C, so that the hosts are removed."""
+    raise KeyboardInterrupt
+
+
 def main(arguments: Sequence[str]) -> int:
     """Measure what the command line asks for, print the tables and write build/bench/report.json."""
     parser = argparse.ArgumentParser(description="Measure a site.yml run that changes nothing.")
@@ -195,6 +214,7 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--keep", action="store_true", help="leave the hosts of the bench standing")
     parser.add_argument("--inventory", type=Path, help="measure this converged fleet instead of making any")
     options = parser.parse_args(arguments)
+    signal.signal(signal.SIGTERM, interrupt)
     # The collection of the runs is the copy of the working tree.
     copy_collection.main()
     try:
@@ -204,9 +224,12 @@ def main(arguments: Sequence[str]) -> int:
         else:
             sizes = sorted({int(size) for size in options.sizes.split(",")})
             measurements, statistics = bench_sizes(sizes, options.keep)
-    except (BenchError, ValueError) as error:
+    except (BenchError, ValueError, subprocess.CalledProcessError) as error:
         print(f"bench: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print("bench: interrupted", file=sys.stderr)
+        return 130
     say("")
     say("module executions of a no-change site.yml, on the host that has the most (gpu node, gateway) and on all")
     for line in growth_table(measurements):

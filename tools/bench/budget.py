@@ -20,8 +20,9 @@ BUDGET = {"gpu_nodes": 40, "gateways": 30}
 
 
 def excesses(statistics: dict[str, Any]) -> list[str]:
-    """Return a sentence for each host that is over the budget of a group of its."""
-    problems = []
+    """Return a sentence for each host that is over the budget of a group of its, and for each group without a host."""
+    groups = {group for host in statistics["hosts"].values() for group in host["groups"]}
+    problems = [f"no host of {group} was counted: the budget says nothing" for group in BUDGET if group not in groups]
     for name, host in sorted(statistics["hosts"].items()):
         for group, limit in BUDGET.items():
             count = host["modules"]["count"]

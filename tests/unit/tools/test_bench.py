@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import re
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +37,15 @@ def statistics(**hosts: dict[str, Any]) -> dict[str, Any]:
     ("found", "problems"),
     [
         (statistics(g=host("gpu_nodes", 40), w=host("gateways", 30)), []),
-        (statistics(g=host("monitoring", 99)), []),
+        (statistics(g=host("gpu_nodes", 40), w=host("gateways", 30), m=host("monitoring", 99)), []),
+        (
+            statistics(),
+            [
+                "no host of gpu_nodes was counted: the budget says nothing",
+                "no host of gateways was counted: the budget says nothing",
+            ],
+        ),
+        (statistics(g=host("gpu_nodes", 40)), ["no host of gateways was counted: the budget says nothing"]),
         (
             statistics(g=host("gpu_nodes", 41), w=host("gateways", 31)),
             [
@@ -93,6 +102,51 @@ def test_growth_table() -> None:
         "from 2 to 20 hosts (10.0 times): module executions 10.0 times, CPU 5.0 times, wall 4.0 times, "
         "memory 1.1 times",
     ]
+
+
+@pytest.fixture
+def bench_world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Keep the bench away from Docker; return the list of what it does."""
+    done: list[str] = []
+    monkeypatch.setattr(bench, "OUTPUT", tmp_path)
+    monkeypatch.setattr(bench.copy_collection, "main", lambda: 0)
+    monkeypatch.setattr(bench.subprocess, "run", lambda command, **_keys: done.append(Path(command[0]).name))
+    return done
+
+
+def test_bench_builds_first_and_removes_its_hosts_when_it_is_asked_to_end(
+    bench_world: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def run_playbook(playbook: str, *_arguments: object) -> None:
+        bench_world.append(playbook)
+        if playbook == "discover.yml":
+            signal.raise_signal(signal.SIGTERM)
+
+    before = signal.getsignal(signal.SIGTERM)
+    monkeypatch.setattr(bench, "run_playbook", run_playbook)
+    try:
+        assert bench.main(["--sizes", "2"]) == 130
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert bench_world == ["build.sh", "sandbox/create.yml", "discover.yml", "sandbox/remove.yml"]
+
+
+def test_a_playbook_ends_before_what_comes_after_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Stands in for ansible-playbook: it says that it runs, and that it was asked to end.
+    tool = tmp_path / "bin" / "ansible-playbook"
+    tool.parent.mkdir()
+    tool.write_text(
+        "#!/bin/sh\ntrap 'echo ended; exit 1' TERM\necho began\nkill -TERM $PPID\nwhile :; do sleep 0.1; done\n"
+    )
+    tool.chmod(0o755)
+    monkeypatch.setattr(bench.sys, "executable", str(tmp_path / "bin" / "python"))
+    before = signal.signal(signal.SIGTERM, bench.interrupt)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            bench.run_playbook("site.yml", [], tmp_path / "log")
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert (tmp_path / "log").read_text(encoding="utf-8") == "began\nended\n"
 
 
 def test_role_table_shows_the_busiest_host() -> None:

@@ -34,6 +34,12 @@ def run(command: Sequence[str], cwd: Path, environment: dict[str, str]) -> str:
     return done.stdout
 
 
+def tracked_files() -> set[str]:
+    """Return the files that git has or would take."""
+    command = ["git", "-C", str(ROOT), "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+    return set(subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout.split("\0"))
+
+
 @dataclass(frozen=True)
 class Installed:
     """An installed artefact and a place to run it from, far from the clone."""

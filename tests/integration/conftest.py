@@ -12,6 +12,9 @@ from artefact import COPY, Installed, run
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Installed:
     """Build the copy of the working tree and install the result with `--offline`."""
     place = tmp_path_factory.mktemp("installed")
+    # As the unit tests leave it: what tools keep in the copy is no part of the artefact.
+    (COPY / ".hypothesis" / "examples").mkdir(parents=True, exist_ok=True)
+    (COPY / ".hypothesis" / "examples" / "kept").touch()
     collections = place / "collections"
     galaxy = yaml.safe_load((COPY / "galaxy.yml").read_text(encoding="utf-8"))
     environment = {"ANSIBLE_HOME": str(place / "home")}

@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 
 import pytest
-from artefact import ROOT, Installed, run
+from artefact import ROOT, Installed, run, tracked_files
 
 NOT_SHIPPED = (".ci", ".config", "build", "inventories", "molecule", "playbooks/sandbox", "tests", "tools")
 SHIPPED = ("LICENSE", "MANIFEST.json", "README.md", "meta/runtime.yml", "playbooks/site.yml", "playbooks/plan.yml")
@@ -23,6 +23,11 @@ def test_artefact_holds_what_users_need(installed: Installed) -> None:
 @pytest.mark.parametrize("folder", NOT_SHIPPED)
 def test_artefact_holds_nothing_of_the_clone(installed: Installed, folder: str) -> None:
     assert sorted(name for name in installed.members() if name.startswith(f"{folder}/")) == []
+
+
+def test_artefact_holds_only_what_git_has(installed: Installed) -> None:
+    made = {"FILES.json", "MANIFEST.json"}
+    assert sorted(installed.members() - made - tracked_files()) == []
 
 
 def test_artefact_holds_every_role_and_plugin(installed: Installed) -> None:

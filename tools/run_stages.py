@@ -8,6 +8,10 @@
 A stage is one command. Its output goes to build/logs/<stage>.log, and the end of that is shown when it fails. A stage
 whose needs failed is not run and counts as failed; the others go on, unless --stop is given. What failed is repeated
 after the table of seconds, because CI systems often keep only the end. The last line is `N passed, N failed`.
+
+A stage that fails, is stopped or takes too long may leave hosts behind, which would take cores from the next one: its
+`cleanup`, a second command, runs then. What every stage needs of its surroundings is in ENVIRONMENT, so this works in
+a shell that knows nothing of the repository.
 """
 
 from __future__ import annotations
@@ -28,6 +32,15 @@ from typing import IO, Any
 ROOT = Path(__file__).resolve().parent.parent
 STAGES_FILE = ROOT / "tools" / "stages.toml"
 LOGS = ROOT / "build" / "logs"
+#: Where the tools of .venv find this checkout as the collection gpufleet.metal, its configuration and its scenarios.
+ENVIRONMENT = {
+    "ANSIBLE_COLLECTIONS_PATH": str(ROOT / "build" / "collections"),
+    "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"),
+    "MOLECULE_GLOB": "molecule/*/molecule.yml",
+    "NO_COLOR": "1",
+    "PYTHONUNBUFFERED": "1",
+}
+CLEANUP_SECONDS = 300
 KEEP_ALIVE_SECONDS = 30
 SHOWN_LINES = 80
 REASON_LINES = 8
@@ -53,6 +66,7 @@ class Stage:
     alone: bool = False  # nothing else runs beside it: it uses the machine's Docker or measures time
     timeout_seconds: int = 1800
     environment: dict[str, str] = field(default_factory=dict)
+    cleanup: tuple[str, ...] = ()  # removes what the command leaves behind when it does not end well
 
 
 @dataclass(frozen=True)
@@ -66,7 +80,7 @@ class Outcome:
 
 def read_stages(data: dict[str, Any]) -> list[Stage]:
     """Return the stages of a parsed stages.toml, in its order, or raise StageError."""
-    known = {"name", "command", "about", "sets", "needs", "alone", "timeout_seconds", "environment"}
+    known = {"name", "command", "about", "sets", "needs", "alone", "timeout_seconds", "environment", "cleanup"}
     stages: list[Stage] = []
     for entry in data.get("stage", []):
         unknown = sorted(set(entry) - known)
@@ -91,6 +105,7 @@ def read_stages(data: dict[str, Any]) -> list[Stage]:
                 alone=entry.get("alone", False),
                 timeout_seconds=entry.get("timeout_seconds", 1800),
                 environment=dict(entry.get("environment", {})),
+                cleanup=tuple(entry.get("cleanup", [])),
             )
         )
     return stages
@@ -147,6 +162,13 @@ def reasons(log: str) -> list[str]:
     return [line if len(line) <= REASON_COLUMNS else f"{line[:REASON_COLUMNS]}..." for line in telling[-REASON_LINES:]]
 
 
+def surroundings(stage: Stage) -> dict[str, str]:
+    """Return the environment of a stage's commands: the tools of .venv come first, whether it was activated or not."""
+    places = [ROOT / ".venv" / "bin", Path(sys.executable).parent]
+    path = os.pathsep.join([*map(str, places), os.environ.get("PATH", os.defpath)])
+    return {**os.environ, "PATH": path, **ENVIRONMENT, **stage.environment}
+
+
 class Running:
     """A stage's process, its log and its clock."""
 
@@ -161,7 +183,7 @@ class Running:
         self.process = subprocess.Popen(
             stage.command,
             cwd=ROOT,
-            env={**os.environ, "PYTHONUNBUFFERED": "1", "NO_COLOR": "1", **stage.environment},
+            env=surroundings(stage),
             stdin=subprocess.DEVNULL,
             stdout=self._log,
             stderr=subprocess.STDOUT,
@@ -181,6 +203,23 @@ class Running:
                 return
             except (ProcessLookupError, subprocess.TimeoutExpired):
                 continue
+
+    def clean_up(self) -> None:
+        """Remove what the stage left behind, with the output in its log; raise what keeps that from working."""
+        with self.log_path.open("ab") as log:
+            log.write(f"\n$ {' '.join(self.stage.cleanup)}\n".encode())
+            log.flush()
+            subprocess.run(
+                self.stage.cleanup,
+                cwd=ROOT,
+                env=surroundings(self.stage),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+                timeout=CLEANUP_SECONDS,
+                check=True,
+            )
 
     def outcome(self) -> Outcome | None:
         """Return how the stage ended, or None while it runs."""
@@ -219,6 +258,8 @@ class Runner:
         except BaseException:
             for running in self.running:
                 running.stop()
+            for running in self.running:
+                self._clean_up(running)
             raise
         return [self.done[stage.name] for stage in stages]
 
@@ -254,6 +295,7 @@ class Runner:
                 self._end(outcome)
                 if outcome.state != "ok":
                     self._show(running.log_path)
+                    self._clean_up(running)
             elif time.monotonic() - running.last_sign >= KEEP_ALIVE_SECONDS:
                 running.last_sign = time.monotonic()
                 self._say(f"    {running.stage.name} ... still running, {running.seconds():.0f} s")
@@ -262,6 +304,16 @@ class Runner:
         self.done[outcome.stage.name] = outcome
         tail = reason or f"{outcome.seconds:.1f} s"
         self._say(f"==> {outcome.stage.name} ... {outcome.state} {tail}")
+
+    def _clean_up(self, running: Running) -> None:
+        """Remove what a stage that did not end well left behind, and say what keeps that from working."""
+        if not running.stage.cleanup:
+            return
+        self._say(f"    {running.stage.name} ... removing what it left behind")
+        try:
+            running.clean_up()
+        except (OSError, subprocess.SubprocessError) as error:
+            self._say(f"    {running.stage.name} ... that failed ({error}); see {running.log_path}")
 
     def _show(self, path: Path) -> None:
         """Show the end of the log of a stage that failed."""
@@ -303,8 +355,6 @@ def main(arguments: Sequence[str]) -> int:
         return 2
     signal.signal(signal.SIGTERM, interrupt)
     started = time.monotonic()
-    # The environment's own tools come first, whether it was activated or not.
-    os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
     try:
         outcomes = Runner(options.jobs, options.stop).run(chosen)
     except KeyboardInterrupt:

@@ -49,13 +49,18 @@ def load_yaml(path: Path) -> Any:
 def tracked_files(root: Path = ROOT) -> list[str]:
     """Return the paths that git has or would take, sorted: uncommitted work counts, ignored files do not."""
     command = ["git", "-C", str(root), "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
-    listed = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-    return sorted({name for name in listed.split("\0") if name and (root / name).is_file()})
+    listed = subprocess.run(command, check=False, capture_output=True, text=True)
+    if listed.returncode != 0:
+        raise CheckError(f"{' '.join(command)} ended with {listed.returncode}: {listed.stderr.strip()}")
+    return sorted({name for name in listed.stdout.split("\0") if name and (root / name).is_file()})
 
 
 def roles(root: Path = ROOT) -> list[Path]:
-    """Return the directories of the roles, sorted by name."""
-    return sorted(path.parent.parent for path in root.glob("roles/*/tasks/main.yml"))
+    """Return the directories of the roles, sorted by name; raise CheckError where there is none to check."""
+    found = sorted(path.parent.parent for path in root.glob("roles/*/tasks/main.yml"))
+    if not found:
+        raise CheckError(f"{root}: roles/*/tasks/main.yml: found no role")
+    return found
 
 
 def report(name: str, problems: Sequence[str], good: str) -> int:

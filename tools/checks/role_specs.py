@@ -41,6 +41,15 @@ def undescribed(options: dict[str, Any], path: str = "") -> list[str]:
     return problems
 
 
+def same(one: Any, other: Any) -> bool:
+    """Return whether two values of YAML are the same; Python's own == takes true for 1 and 1 for 1.0."""
+    if isinstance(one, dict) and isinstance(other, dict):
+        return one.keys() == other.keys() and all(same(value, other[key]) for key, value in one.items())
+    if isinstance(one, list) and isinstance(other, list):
+        return len(one) == len(other) and all(map(same, one, other))
+    return type(one) is type(other) and bool(one == other)
+
+
 def problems_of(role_name: str, defaults: dict[str, Any], entry_points: dict[str, Any]) -> list[str]:
     """Return what differs between a role's defaults and its specification, in sentences."""
     if "main" not in entry_points:
@@ -54,7 +63,7 @@ def problems_of(role_name: str, defaults: dict[str, Any], entry_points: dict[str
             problems.extend(
                 f"{name} of entry point {point} has another {key} than in another entry point"
                 for key in ("type", "elements", "choices", "default", "options")
-                if known.get(key) != option.get(key)
+                if not same(known.get(key), option.get(key))
             )
     for name in sorted({*defaults, *options}):
         if not name.startswith(f"{role_name}_"):
@@ -67,7 +76,8 @@ def problems_of(role_name: str, defaults: dict[str, Any], entry_points: dict[str
                 problems.append(f"{name} is required, so it must not have a value in defaults/main.yml")
         elif name not in defaults:
             problems.append(f"{name} is in meta/argument_specs.yml and not in defaults/main.yml")
-        elif option.get("default") != defaults[name]:
+        # An option without a default has the default null: so Ansible reads it, and so the tables show it.
+        elif not same(option.get("default"), defaults[name]):
             problems.append(
                 f"{name} is {defaults[name]!r} in defaults/main.yml and {option.get('default')!r} in "
                 "meta/argument_specs.yml"

@@ -17,6 +17,7 @@ from ansible_collections.gpufleet.metal.tools.checks import (
     generated,
     option_tables,
     repository,
+    role_parts,
     role_specs,
     sizes,
     variables,
@@ -45,6 +46,19 @@ def specs(**options: Any) -> dict[str, Any]:
             {"web_port": 80},
             specs(web_port=option(default=81)),
             ["web_port is 80 in defaults/main.yml and 81 in meta/argument_specs.yml"],
+        ),
+        (
+            {"web_up": 1, "web_names": [{"a": 1.0}]},
+            specs(web_up=option(default=True), web_names=option(default=[{"a": 1}])),
+            [
+                "web_names is [{'a': 1.0}] in defaults/main.yml and [{'a': 1}] in meta/argument_specs.yml",
+                "web_up is 1 in defaults/main.yml and True in meta/argument_specs.yml",
+            ],
+        ),
+        (
+            {"web_port": 80},
+            specs(web_port=option()),
+            ["web_port is 80 in defaults/main.yml and None in meta/argument_specs.yml"],
         ),
         ({"web_new": 1}, specs(), ["web_new is in defaults/main.yml and not in meta/argument_specs.yml"]),
         ({}, specs(web_old=option()), ["web_old is in meta/argument_specs.yml and not in defaults/main.yml"]),
@@ -87,6 +101,53 @@ def write(root: Path, files: dict[str, str]) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text, encoding="utf-8")
     return root
+
+
+WEB = {
+    "roles/web/README.md": "web",
+    "roles/web/meta/argument_specs.yml": "argument_specs: {main: {}, verify: {}}",
+    "roles/web/tasks/verify.yml": "[]",
+    "molecule/web/broken_input.yml": "[]",
+    "molecule/web/converge.yml": "[]",
+    "molecule/web/hosts.yml": "{}",
+    "molecule/web/molecule.yml": "{}",
+    "molecule/web/verify.yml": "- include_role:\n    name: gpufleet.metal.web\n    tasks_from: verify\n",
+}
+
+
+@pytest.mark.parametrize(
+    ("change", "scenario", "problems"),
+    [
+        ({}, "web", []),
+        (
+            {"roles/web/tasks/verify.yml": None, "roles/web/meta/argument_specs.yml": "argument_specs: {main: {}}"},
+            "web",
+            ["lacks an entry point verify in meta/argument_specs.yml", "lacks tasks/verify.yml"],
+        ),
+        ({"molecule/web/broken_input.yml": None}, "web", ["lacks molecule/web/broken_input.yml"]),
+        (
+            {"molecule/web/verify.yml": "curl: web"},
+            "web",
+            ["is not proved by its own verification in molecule/web/verify.yml"],
+        ),
+        ({}, "default", ["has no stage that runs its scenario"]),
+    ],
+)
+def test_parts_of_a_role(change: dict[str, str | None], scenario: str, problems: list[str], tmp_path: Path) -> None:
+    write(tmp_path, {name: text for name, text in {**WEB, **change}.items() if text is not None})
+    commands = [["molecule", "test", "--scenario-name", scenario]]
+    found = role_parts.problems_of(tmp_path / "roles" / "web", tmp_path / "molecule" / "web", commands)
+    assert found == [f"roles/web {problem}" for problem in problems]
+
+
+def test_git_says_why_it_lists_nothing(tmp_path: Path) -> None:
+    with pytest.raises(repository.CheckError, match=r"^git -C .* ended with 128: fatal: not a git repository"):
+        repository.tracked_files(tmp_path)
+
+
+def test_no_role_is_no_good_news(tmp_path: Path) -> None:
+    with pytest.raises(repository.CheckError, match=r"found no role$"):
+        repository.roles(tmp_path)
 
 
 def test_variables_come_from_expressions(tmp_path: Path) -> None:

@@ -4,7 +4,9 @@
 from __future__ import annotations
 
 import io
+import json
 import re
+import signal
 import sys
 import tomllib
 from pathlib import Path
@@ -43,8 +45,8 @@ def states(outcomes: list[run_stages.Outcome]) -> dict[str, str]:
     [
         (
             [stage("a", OK, colour="red")],
-            "stage 'a': unknown key 'colour'; known are ['about', 'alone', 'command', 'environment', 'name', 'needs', "
-            "'sets', 'timeout_seconds']",
+            "stage 'a': unknown key 'colour'; known are ['about', 'alone', 'cleanup', 'command', 'environment', "
+            "'name', 'needs', 'sets', 'timeout_seconds']",
         ),
         ([{"name": "a", "command": OK, "sets": []}], "stage 'a': key 'about' is missing"),
         ([stage("a", OK), stage("a", OK)], "stage 'a' is there twice"),
@@ -142,6 +144,80 @@ def test_table_has_a_line_for_each_stage_and_one_for_all() -> None:
     ]
 
 
+def marking(path: Path, text: str) -> list[str]:
+    """Return a command that appends to a file."""
+    return [sys.executable, "-c", f"open({str(path)!r}, 'a').write({text!r} + ' ')"]
+
+
+def test_what_did_not_end_well_is_cleaned_up_before_the_next(tmp_path: Path) -> None:
+    order = tmp_path / "order"
+    entries = [
+        stage("good", OK, cleanup=marking(order, "never")),
+        stage("bad", BAD, cleanup=marking(order, "after-bad")),
+        stage("slow", SLOW, cleanup=marking(order, "after-slow"), timeout_seconds=0),
+        stage("next", marking(order, "next")),
+    ]
+    outcomes, said = run(entries, tmp_path)
+    assert states(outcomes) == {"good": "ok", "bad": "FAILED", "slow": "TIMED OUT", "next": "ok"}
+    assert order.read_text(encoding="utf-8") == "after-bad after-slow next "
+    assert "    bad ... removing what it left behind\n" in said
+
+
+def test_cleanup_that_fails_is_told(tmp_path: Path) -> None:
+    outcomes, said = run([stage("a", BAD, cleanup=BAD), stage("b", OK)], tmp_path)
+    assert states(outcomes) == {"a": "FAILED", "b": "ok"}
+    assert re.search(r"^    a \.\.\. that failed \(.* returned non-zero exit status 3\.\); see ", said, re.MULTILINE)
+
+
+def test_interrupted_stages_are_cleaned_up(tmp_path: Path) -> None:
+    order = tmp_path / "order"
+
+    def interrupt_soon(line: str) -> int:
+        if "==> a ... about a" in line:
+            signal.setitimer(signal.ITIMER_REAL, 0.5)
+        return len(line)
+
+    out = io.StringIO()
+    out.write = interrupt_soon  # type: ignore[method-assign]
+    before = signal.signal(signal.SIGALRM, run_stages.interrupt)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            run_stages.Runner(1, False, tmp_path, out).run(
+                run_stages.read_stages({"stage": [stage("a", SLOW, cleanup=marking(order, "cleaned"))]})
+            )
+    finally:
+        signal.signal(signal.SIGALRM, before)
+    assert order.read_text(encoding="utf-8") == "cleaned "
+
+
+def test_commands_find_the_repository_from_any_shell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in run_stages.ENVIRONMENT:
+        monkeypatch.delenv(name, raising=False)
+    show = "import json, os; print(json.dumps(dict(os.environ)))"
+    run([stage("a", [sys.executable, "-c", show], environment={"OWN": "1"})], tmp_path)
+    found = json.loads((tmp_path / "a.log").read_text(encoding="utf-8"))
+    assert {name: found[name] for name in run_stages.ENVIRONMENT} == run_stages.ENVIRONMENT
+    assert found["OWN"] == "1"
+    assert found["PATH"].split(":")[0] == str(run_stages.ROOT / ".venv" / "bin")
+
+
+REPOSITORY = run_stages.read_stages(tomllib.loads(run_stages.STAGES_FILE.read_text(encoding="utf-8")))
+
+
 def test_stages_of_the_repository_are_good() -> None:
-    stages = run_stages.read_stages(tomllib.loads(run_stages.STAGES_FILE.read_text(encoding="utf-8")))
-    assert {"units", "sanity", "ansible-lint", "types"} <= {item.name for item in stages}
+    assert {"units", "sanity", "ansible-lint", "types"} <= {item.name for item in REPOSITORY}
+
+
+def test_every_scenario_has_its_stage() -> None:
+    scenarios = sorted(path.parent.name for path in run_stages.ROOT.glob("molecule/*/molecule.yml"))
+    commands = [("molecule", "test", "--scenario-name", scenario) for scenario in scenarios]
+    assert scenarios
+    assert [command for command in commands if command not in [item.command for item in REPOSITORY]] == []
+
+
+def test_every_stage_with_hosts_removes_them() -> None:
+    with_hosts = [item for item in REPOSITORY if item.command[0] == "molecule" or "tests/fleet" in item.command[0]]
+    assert [item.name for item in with_hosts if not item.cleanup] == []
+    for item in with_hosts:
+        if item.command[0] == "molecule":
+            assert item.cleanup == ("molecule", "destroy", "--scenario-name", item.command[-1])

@@ -10,6 +10,7 @@ of its own, and the kernel's listing of it is compared with the listing of the l
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 import ipaddress
 import json
@@ -51,6 +52,7 @@ Network = Union[ipaddress.IPv4Network, ipaddress.IPv6Network]
 _NAME = re.compile(r"^[A-Za-z_][A-Za-z0-9_]{0,63}$")
 _QUOTED = re.compile(r'"[^"\n]*"')
 _COMMENT = re.compile(r"#[^\n]*")
+_PROCESS = re.compile(r'\("([^"]+)",pid=')
 
 
 class RulesetError(FleetError):
@@ -319,22 +321,40 @@ def write_file(table: Table, run: Runner) -> None:
 
 
 def describe(table: Table, run: Runner) -> dict[str, Any]:
-    """What the live table does, whether its file would load the same, and which ports are listened on."""
+    """What the live table does, whether its file would load the same, and who listens behind it.
+
+    Where the table has a text, the live one is compared with what the kernel makes of that, too.
+    """
     live = live_listing(table, run)
     current = _files.look(table.path)
     text = "" if current.content is None else current.content.decode("utf-8", errors="replace")
     result: dict[str, Any] = {
         "exists": live is not None,
         "matches_file": bool(text) and live is not None and listing_in_a_namespace(table, text, run) == live,
+        "surplus": [],
+        "missing": [],
         "policies": {},
         "accepted": [],
     }
+    if table.text:
+        wanted = listing_in_a_namespace(table, table.text, run)
+        result["surplus"], result["missing"] = line_differences(live or "", wanted)
     if live is not None:
         rules = json.loads(_output(run, [table.nft, "-j", "list", "table", table.family, table.name]))
         result["policies"] = policies(rules)
         result["accepted"] = accepted_ports(rules)
-    result["listening"] = listening_ports(_output(run, ["ss", "-H", "-l", "-t", "-u", "-n"]))
+    result["listeners"] = listeners(_output(run, ["ss", "-H", "-l", "-t", "-u", "-n", "-p"]))
+    connections = _output(run, ["ss", "-H", "-t", "-n", "-p", "state", "established"])
+    result["ssh_ports"] = ssh_ports(result["listeners"], connections)
     return result
+
+
+def line_differences(live: str, wanted: str) -> tuple[list[str], list[str]]:
+    """The lines that only the live listing has, and those that only the wanted one has, in their order."""
+    differences = list(difflib.unified_diff(wanted.splitlines(), live.splitlines(), n=0, lineterm=""))[2:]
+    surplus = [line[1:].strip() for line in differences if line.startswith("+")]
+    missing = [line[1:].strip() for line in differences if line.startswith("-")]
+    return surplus, missing
 
 
 def policies(rules: Mapping[str, Any]) -> dict[str, str]:
@@ -346,9 +366,10 @@ def policies(rules: Mapping[str, Any]) -> dict[str, str]:
 def accepted_ports(rules: Mapping[str, Any]) -> list[str]:
     """The destination ports of accepting rules in nft's JSON, as 'chain protocol/port', sorted, each once.
 
+    A range is 'chain protocol/first-last'.
     Forwarded packets are matched by the port before address translation (``ct original proto-dst``).
     """
-    found: set[tuple[str, str, int]] = set()
+    found: set[tuple[str, str, int, int]] = set()
     for item in rules["nftables"]:
         rule = item.get("rule", {})
         expressions = rule.get("expr", [])
@@ -363,15 +384,32 @@ def accepted_ports(rules: Mapping[str, Any]) -> list[str]:
             payload = left.get("payload", {})
             is_port = payload.get("field") == "dport" or left.get("ct", {}).get("key") == "proto-dst"
             if is_port:
-                numbers = right["set"] if isinstance(right, dict) and "set" in right else [right]
                 name = payload.get("protocol", protocol)
-                found.update((rule["chain"], name, number) for number in numbers if isinstance(number, int))
-    return [f"{chain} {protocol}/{port}" for chain, protocol, port in sorted(found)]
+                found.update((rule["chain"], name, first, last) for first, last in _port_ranges(right))
+    return [
+        f"{chain} {protocol}/{first}" if first == last else f"{chain} {protocol}/{first}-{last}"
+        for chain, protocol, first, last in sorted(found)
+    ]
 
 
-def listening_ports(sockets: str) -> list[str]:
-    """The ports of `ss -Hltun` that are bound to more than loopback, as 'protocol/port', sorted, each once."""
-    found: set[tuple[str, int]] = set()
+def _port_ranges(right: Any) -> list[tuple[int, int]]:
+    """The first and last ports of a match in nft's JSON: numbers and ranges, in a set or alone.
+
+    What refers to a set by its name has no numbers here; the comparison of the listings has it all the same.
+    """
+    members = right["set"] if isinstance(right, dict) and "set" in right else [right]
+    pairs = [
+        member["range"] if isinstance(member, dict) and "range" in member else (member, member) for member in members
+    ]
+    return [(first, last) for first, last in pairs if isinstance(first, int) and isinstance(last, int)]
+
+
+def listeners(sockets: str) -> list[dict[str, Any]]:
+    """Who listens beyond loopback, from `ss -Hltunp`: {protocol, port, processes}, a port once, sorted.
+
+    A socket of the kernel itself has no process.
+    """
+    found: dict[tuple[str, int], set[str]] = {}
     for line in sockets.splitlines():
         fields = line.split()
         if len(fields) < 5:
@@ -379,8 +417,26 @@ def listening_ports(sockets: str) -> list[str]:
         address, __, port = fields[4].rpartition(":")
         bare = address.split("%")[0].strip("[]")
         if port.isdigit() and not (bare.startswith("127.") or bare in ("::1", "::ffff:127.0.0.1")):
-            found.add((fields[0], int(port)))
-    return [f"{protocol}/{port}" for protocol, port in sorted(found)]
+            found.setdefault((fields[0], int(port)), set()).update(_PROCESS.findall(line))
+    return [
+        {"protocol": protocol, "port": port, "processes": sorted(names)}
+        for (protocol, port), names in sorted(found.items())
+    ]
+
+
+def ssh_ports(listening: Sequence[Mapping[str, Any]], connections: str) -> list[int]:
+    """The ports on which ssh is served here, whatever its configuration says, sorted.
+
+    ``connections`` are those of `ss -Htnp state established`: where systemd listens for sshd, only these name sshd.
+    """
+    tcp = {entry["port"]: entry["processes"] for entry in listening if entry["protocol"] == "tcp"}
+    found = {port for port, names in tcp.items() if "sshd" in names}
+    for line in connections.splitlines():
+        fields = line.split()
+        port = fields[2].rpartition(":")[2] if len(fields) > 4 else ""
+        if port.isdigit() and int(port) in tcp and any(name.startswith("sshd") for name in _PROCESS.findall(line)):
+            found.add(int(port))
+    return sorted(found)
 
 
 def _output(run: Runner, argv: Sequence[str]) -> str:

@@ -227,9 +227,27 @@ def test_what_the_rules_accept_over_tcp() -> None:
     ]
 
 
-@pytest.mark.parametrize(("system", "competitor"), [("RHEL 9", "firewalld"), ("Ubuntu 26.04", None)])
-def test_who_else_manages_rules(system: str, competitor: str | None) -> None:
-    assert value("firewall", system, "__firewall_competitor") == competitor
+@pytest.mark.parametrize(
+    ("lines", "missing", "others", "boot"),
+    [
+        (["boot enabled"], [], [], "enabled"),
+        (["missing nftables", "boot "], ["nftables"], [], ""),
+        (["boot not-found", "other ufw is active"], [], ["ufw is active"], ""),
+        (
+            ["boot disabled", "other firewalld is running", "other firewalld starts at the next boot"],
+            [],
+            ["firewalld is running", "firewalld starts at the next boot"],
+            "disabled",
+        ),
+    ],
+)
+def test_what_was_read_before_the_change(lines: list[str], missing: list[str], others: list[str], boot: str) -> None:
+    read = {"stdout_lines": lines}
+    found = [
+        value("firewall", "Ubuntu 26.04", name, __firewall_read=read)
+        for name in ("__firewall_missing", "__firewall_others", "__firewall_boot")
+    ]
+    assert found == [missing, others, boot]
 
 
 def test_the_rules_of_a_gpu_node() -> None:

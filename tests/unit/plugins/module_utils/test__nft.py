@@ -383,6 +383,8 @@ RULES = {
         rule("input", dport("tcp", 22), ACCEPT),
         rule("input", dport("udp", {"set": [68, {"range": [100, 200]}, 53]}), ACCEPT),
         rule("input", dport("tcp", 9100), {"drop": None}),
+        rule("input", dport("tcp", {"range": [6000, 6010]}), ACCEPT),
+        rule("input", dport("tcp", "@named"), ACCEPT),
         # nft 1.1 names the protocol, nft 1.0 gives its number.
         rule("forward", match({"meta": {"key": "l4proto"}}, "tcp"), match(ORIGINAL, 8000), ACCEPT),
         rule("forward", match({"meta": {"key": "l4proto"}}, 17), match(ORIGINAL, 8472), ACCEPT),
@@ -397,23 +399,72 @@ def test_policies_and_accepted_ports() -> None:
         "forward tcp/8000",
         "forward udp/8472",
         "input tcp/22",
+        "input tcp/6000-6010",
         "input udp/53",
         "input udp/68",
+        "input udp/100-200",
     ]
 
 
-def test_listening_ports() -> None:
-    sockets = (
-        "udp UNCONN 0 0 127.0.0.53%lo:53 0.0.0.0:*\n"
-        "udp UNCONN 0 0 0.0.0.0%eth0:68 0.0.0.0:*\n"
-        "tcp LISTEN 0 128 0.0.0.0:22 0.0.0.0:*\n"
-        "tcp LISTEN 0 128 [::]:22 [::]:*\n"
-        "tcp LISTEN 0 128 [::1]:6010 [::]:*\n"
-        "tcp LISTEN 0 128 [::ffff:127.0.0.1]:631 *:*\n"
-        "tcp LISTEN 0 5 *:9100 *:*\n"
-        "\n"
-    )
-    assert _nft.listening_ports(sockets) == ["tcp/22", "tcp/9100", "udp/68"]
+SOCKETS = """\
+udp UNCONN 0 0 127.0.0.53%lo:53 0.0.0.0:* users:(("systemd-resolve",pid=5,fd=3))
+udp UNCONN 0 0 0.0.0.0%eth0:68 0.0.0.0:* users:(("dhclient",pid=6,fd=3))
+udp UNCONN 0 0 0.0.0.0:51820 0.0.0.0:*
+tcp LISTEN 0 128 0.0.0.0:22 0.0.0.0:* users:(("sshd",pid=7,fd=3))
+tcp LISTEN 0 128 [::]:22 [::]:* users:(("sshd",pid=7,fd=4),("systemd",pid=1,fd=40))
+tcp LISTEN 0 128 [::1]:6010 [::]:* users:(("sshd",pid=8,fd=3))
+tcp LISTEN 0 128 [::ffff:127.0.0.1]:631 *:* users:(("cupsd",pid=9,fd=3))
+tcp LISTEN 0 5 *:9100 *:* users:(("node_exporter",pid=10,fd=3))
+
+"""
+
+
+def test_listeners() -> None:
+    assert _nft.listeners(SOCKETS) == [
+        {"protocol": "tcp", "port": 22, "processes": ["sshd", "systemd"]},
+        {"protocol": "tcp", "port": 9100, "processes": ["node_exporter"]},
+        {"protocol": "udp", "port": 68, "processes": ["dhclient"]},
+        {"protocol": "udp", "port": 51820, "processes": []},
+    ]
+
+
+@pytest.mark.parametrize(
+    ("listening", "connections", "ports"),
+    [
+        # sshd listens itself.
+        ([(22, ["sshd"]), (443, ["nginx"])], "", [22]),
+        ([(22, ["sshd"]), (2222, ["sshd"])], "", [22, 2222]),
+        # systemd listens; a session says which port it came by. Its forwardings have other ports, where nobody listens.
+        (
+            [(2222, ["systemd"]), (443, ["nginx"])],
+            '0 0 192.0.2.9:2222 192.0.2.1:1000 users:(("sshd-session",pid=1,fd=4))\n'
+            '0 0 192.0.2.9:40000 192.0.2.7:443 users:(("sshd-session",pid=1,fd=9))\n'
+            '0 0 192.0.2.9:443 192.0.2.1:1001 users:(("nginx",pid=2,fd=4))\n'
+            "0 0 192.0.2.9:443 192.0.2.1:1002\n",
+            [2222],
+        ),
+        ([(443, ["nginx"])], "", []),
+    ],
+)
+def test_ssh_ports(listening: list[tuple[int, list[str]]], connections: str, ports: list[int]) -> None:
+    entries = [{"protocol": "tcp", "port": port, "processes": names} for port, names in listening]
+    assert _nft.ssh_ports(entries, connections) == ports
+
+
+@pytest.mark.parametrize(
+    ("live", "wanted", "surplus", "missing"),
+    [
+        ("a\n  b\n", "a\n  b\n", [], []),
+        ("a\n  b\n  c\n", "a\n  b\n", ["c"], []),
+        ("a\n", "a\n  b\n", [], ["b"]),
+        ("a\n  c\n", "a\n  b\n", ["c"], ["b"]),
+        # The order of rules decides what they do.
+        ("b\na\n", "a\nb\n", ["b"], ["b"]),
+        ("", "a\n", [], ["a"]),
+    ],
+)
+def test_line_differences(live: str, wanted: str, surplus: list[str], missing: list[str]) -> None:
+    assert _nft.line_differences(live, wanted) == (surplus, missing)
 
 
 def test_describe(table: _nft.Table, kernel: Kernel) -> None:
@@ -424,16 +475,24 @@ def test_describe(table: _nft.Table, kernel: Kernel) -> None:
         if argv[1] == "-j":
             return 0, json.dumps(RULES), ""
         if argv[0] == "ss":
-            return 0, "tcp LISTEN 0 128 0.0.0.0:22 0.0.0.0:*\n", ""
+            return 0, SOCKETS if "-l" in argv else "", ""
         return kernel(argv, stdin)
 
     found = _nft.describe(table, run)
-    assert (found["exists"], found["matches_file"], found["listening"]) == (True, True, ["tcp/22"])
-    kernel.live = "{\n  OTHER\n}\n"
-    assert not _nft.describe(table, run)["matches_file"]
+    assert (found["exists"], found["matches_file"], found["surplus"], found["missing"]) == (True, True, [], [])
+    assert (len(found["listeners"]), found["ssh_ports"]) == (4, [22])
+    kernel.live = "{\n  NEW\n  BY HAND\n}\n"
+    changed = _nft.describe(table, run)
+    assert (changed["matches_file"], changed["surplus"], changed["missing"]) == (False, ["BY HAND"], [])
+    # The file may be the live one's, and both not the wanted one.
+    other = _nft.Table("inet", "x", table.path, _nft.ruleset("inet", "x", "other"), "/nft", table.state_directory)
+    kernel.live = "{\n  NEW\n}\n"
+    wanted = _nft.describe(other, run)
+    assert (wanted["matches_file"], wanted["surplus"], wanted["missing"]) == (True, ["NEW"], ["OTHER"])
     kernel.live = None
     gone = _nft.describe(table, run)
     assert (gone["exists"], gone["matches_file"], gone["policies"], gone["accepted"]) == (False, False, {}, [])
+    assert gone["missing"] == ["{", "NEW", "}"]
 
 
 def test_a_command_that_fails_is_named() -> None:

@@ -136,7 +136,7 @@ def test_a_playbook_ends_before_what_comes_after_it(tmp_path: Path, monkeypatch:
     tool = tmp_path / "bin" / "ansible-playbook"
     tool.parent.mkdir()
     tool.write_text(
-        "#!/bin/sh\ntrap 'echo ended; exit 1' TERM\necho began\nkill -TERM $PPID\nwhile :; do sleep 0.1; done\n"
+        "#!/bin/sh\ntrap 'echo ended; exit 1' TERM\necho began\nsleep 0.5\nkill -TERM $PPID\nwhile :; do sleep 0.1; done\n"
     )
     tool.chmod(0o755)
     monkeypatch.setattr(bench.sys, "executable", str(tmp_path / "bin" / "python"))

@@ -135,9 +135,15 @@ def test_a_playbook_ends_before_what_comes_after_it(tmp_path: Path, monkeypatch:
     # Stands in for ansible-playbook: it says that it runs, and that it was asked to end.
     tool = tmp_path / "bin" / "ansible-playbook"
     tool.parent.mkdir()
-    tool.write_text(
-        "#!/bin/sh\ntrap 'echo ended; exit 1' TERM\necho began\nsleep 0.5\nkill -TERM $PPID\nwhile :; do sleep 0.1; done\n"
-    )
+    lines = [
+        "#!/bin/sh",
+        "trap 'echo ended; exit 1' TERM",
+        "echo began",
+        "sleep 0.5",
+        "kill -TERM $PPID",
+        "sleep 60 & wait",
+    ]
+    tool.write_text("\n".join(lines), encoding="utf-8")
     tool.chmod(0o755)
     monkeypatch.setattr(bench.sys, "executable", str(tmp_path / "bin" / "python"))
     before = signal.signal(signal.SIGTERM, bench.interrupt)

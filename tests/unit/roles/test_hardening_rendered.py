@@ -3,10 +3,13 @@
 
 from __future__ import annotations
 
+import re
+import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from ansible.parsing.dataloader import DataLoader
 from ansible.plugins.loader import init_plugin_loader
 from ansible.template import Templar, trust_as_template
@@ -18,6 +21,7 @@ SYSTEMS: dict[str, dict[str, str]] = {
     "Debian 12": {"os_family": "Debian", "distribution": "Debian", "distribution_version": "12.11"},
     "Debian 13": {"os_family": "Debian", "distribution": "Debian", "distribution_version": "13.2"},
     "Ubuntu 22.04": {"os_family": "Debian", "distribution": "Ubuntu", "distribution_version": "22.04"},
+    "Ubuntu 24.04": {"os_family": "Debian", "distribution": "Ubuntu", "distribution_version": "24.04"},
     "Ubuntu 26.04": {"os_family": "Debian", "distribution": "Ubuntu", "distribution_version": "26.04"},
     "RHEL 9": {"os_family": "RedHat", "distribution": "RedHat", "distribution_version": "9.6"},
     "Rocky 10": {"os_family": "RedHat", "distribution": "Rocky", "distribution_version": "10.0"},
@@ -77,13 +81,13 @@ def rendered(role: str, system: str, template: str, **options: Any) -> str:
             "Ubuntu 22.04",
             ["openssh-server", "procps", "chrony", "unattended-upgrades"],
             ["chrony.service", "apt-daily.timer", "apt-daily-upgrade.timer"],
-            ["/etc/chrony/chrony.conf", "/etc/apt/apt.conf.d/52gpufleet-unattended-upgrades"],
+            ["/etc/apt/apt.conf.d/52gpufleet-unattended-upgrades"],
         ),
         (
             "RHEL 9",
             ["openssh-server", "procps-ng", "chrony", "dnf-automatic"],
             ["chronyd.service", "dnf-automatic.timer"],
-            ["/etc/chrony.conf", "/etc/dnf/automatic.conf"],
+            ["/etc/dnf/automatic.conf"],
         ),
     ],
 )
@@ -272,3 +276,117 @@ def test_the_rules_of_a_gpu_node() -> None:
     unknown = lines.index('counter drop comment "not a planned flow, by an interface that came later"')
     assert lines.index(engines) < known < inner < unknown == len(lines) - 2
     assert text.count("elements = ") == 2, "an empty set has no elements"
+
+
+def test_chrony_is_a_change_of_its_own() -> None:
+    options = {"os_hardening_time_servers": ["ntp.example.org"]}
+    tasks = yaml.safe_load((ROLES / "os_hardening" / "tasks" / "configure.yml").read_text())
+    chrony = next(task for task in tasks if "chrony" in task["name"])
+    written = chrony["gpufleet.metal.managed_files"]
+    for system, unit in (("Debian 13", "chrony.service"), ("RHEL 9", "chronyd.service")):
+        activate = templar("os_hardening", system, **options).template(trust_as_template(written["activate"]))
+        assert activate == f"systemctl try-restart {unit}"
+
+
+def test_automatic_updates_leave_every_package_of_the_driver_alone() -> None:
+    """Held against the packages that the role nvidia_driver knows, and names of the distributions' own archives."""
+    prefixes = value("os_hardening", "Debian 13", "os_hardening_update_exclude")
+    texts = [path.read_text() for path in sorted((ROLES / "nvidia_driver" / "vars").glob("*.yml"))]
+    named = {
+        name for text in texts for listed in re.findall(r"packages: \[([^\]]+)\]", text) for name in listed.split(", ")
+    }
+    names = {re.split(r"[{]", name.strip('"'))[0].rstrip("-") or name for name in named}
+    # Not the driver's: tools of InfiniBand, which its fabric service needs.
+    names -= {"infiniband-diags"}
+    assert len(names) > 15
+    debian = [
+        "libcuda1",
+        "libcudadebugger1",
+        "libnvcuvid1",
+        "libnvoptix1",
+        "firmware-nvidia-gsp",
+        "xserver-xorg-video-nvidia",
+    ]
+    ubuntu = ["linux-modules-nvidia-580-server-generic", "linux-image-generic", "xserver-xorg-video-nvidia-580"]
+    rhel = ["kernel-core", "kmod-nvidia-open-dkms", "nvidia-driver-cuda", "libnvidia-ml", "xorg-x11-drv-nvidia-cuda"]
+    for name in sorted(names | {*debian, *ubuntu, *rhel}):
+        assert any(name.startswith(prefix.rstrip("-")) for prefix in prefixes), name
+
+
+def test_automatic_updates_remove_nothing() -> None:
+    text = rendered("os_hardening", "Ubuntu 24.04", "unattended-upgrades.j2")
+    for option in ("Remove-Unused-Kernel-Packages", "Remove-New-Unused-Dependencies", "Remove-Unused-Dependencies"):
+        assert f'\nUnattended-Upgrade::{option} "false";\n' in text
+
+
+SSHD = """#!/bin/sh
+# Stands in for sshd: -T -f FILE shows what FILE says, -T what the whole configuration comes to.
+shift
+if [ "${1-}" = -f ]; then file=$2; else file=ROOT/comes_to; fi
+while read -r option value; do
+  case $option in ''|'#'*) continue ;; esac
+  printf '%s %s\\n' "$(printf '%s' "$option" | tr '[:upper:]' '[:lower:]')" "$value"
+done <"$file"
+"""
+
+
+@pytest.mark.parametrize(
+    ("main", "parts", "comes_to", "said"),
+    [
+        ("Include PARTS/*.conf\n", {}, "MaxAuthTries 4\nPasswordAuthentication no\n", ""),
+        # sshd takes the first value that it reads.
+        (
+            "# PasswordAuthentication is a matter of the fleet\nPasswordAuthentication yes\nInclude PARTS/*.conf\n",
+            {},
+            "PasswordAuthentication yes\nMaxAuthTries 4\n",
+            "PasswordAuthentication is 'yes', wanted 'no': MAIN line 2 wins over OURS",
+        ),
+        (
+            "Include PARTS/*.conf\nPasswordAuthentication yes\n",
+            {"00-a.conf": "\n  passwordauthentication=yes\n"},
+            "PasswordAuthentication yes\nMaxAuthTries 4\n",
+            "PasswordAuthentication is 'yes', wanted 'no': PARTS/00-a.conf line 2 wins over OURS",
+        ),
+        # What is set for some is not set for everybody.
+        (
+            "Match User x\nMaxAuthTries 9\n",
+            {},
+            "PasswordAuthentication no\nMaxAuthTries 9\n",
+            "MaxAuthTries is '9', wanted '4': something that is not in MAIN or PARTS wins over OURS",
+        ),
+        # An option that adds up.
+        (
+            "Include PARTS/*.conf\nMaxAuthTries 6\n",
+            {},
+            "PasswordAuthentication no\nMaxAuthTries 6\nMaxAuthTries 4\n",
+            "MaxAuthTries is '4 6', wanted '4': MAIN line 2 wins over OURS",
+        ),
+    ],
+)
+def test_a_line_that_wins_over_the_roles_file_is_named(
+    tmp_path: Path, main: str, parts: dict[str, str], comes_to: str, said: str
+) -> None:
+    places = {"MAIN": tmp_path / "sshd_config", "PARTS": tmp_path / "sshd_config.d"}
+    places["OURS"] = places["PARTS"] / "00-gpufleet.conf"
+    places["PARTS"].mkdir()
+    places["MAIN"].write_text(main.replace("PARTS", str(places["PARTS"])))
+    places["OURS"].write_text("# Managed.\nPasswordAuthentication no\nMaxAuthTries 4\n")
+    for name, text in parts.items():
+        (places["PARTS"] / name).write_text(text)
+    (tmp_path / "comes_to").write_text(comes_to)
+    sshd = tmp_path / "sshd"
+    sshd.write_text(SSHD.replace("ROOT", str(tmp_path)))
+    sshd.chmod(0o755)
+    script = (ROLES / "os_hardening" / "files" / "check_sshd.sh").read_text()
+    script = script.replace("/usr/sbin/sshd", str(sshd)).replace("/etc/ssh/", f"{tmp_path}/")
+    done = subprocess.run(
+        ["sh", "-s", "--", "--effective", str(places["OURS"])],
+        input=script,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    for name, path in places.items():
+        said = said.replace(name, str(path))
+    end = f"; take that line out, or move it behind the Include of {places['PARTS']}\n"
+    assert (done.returncode, done.stdout, done.stderr) == ((1, said + end, "") if said else (0, "", ""))

@@ -31,8 +31,9 @@ earlier() {
 effective() {
   wanted=$("$sshd" -T -f "$1") || exit 1
   found=$("$sshd" -T) || exit 1
+  options=$(sed -n 's/^\([A-Za-z0-9][A-Za-z0-9]*\) .*/\1/p' "$1")
   status=0
-  for option in $(sed -n 's/^\([A-Za-z0-9][A-Za-z0-9]*\) .*/\1/p' "$1"); do
+  for option in $options; do
     key=$(printf '%s' "$option" | tr '[:upper:]' '[:lower:]')
     is=$(values "$found" "$key")
     should=$(values "$wanted" "$key")

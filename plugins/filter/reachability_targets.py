@@ -12,8 +12,9 @@ name: reachability_targets
 short_description: List what a host must and must not be able to reach, from the plan's flows
 version_added: 0.1.0
 description:
-  - Every planned TCP port of another host, with what the firewall must make of it when the address of this host tries it, and one port
-    that the plan does not name. A gateway looks at all other hosts, any other host at the four after it in name order.
+  - Every planned TCP port of another host, with what the firewall must make of it when the address of this host tries
+    it, and one port that the plan does not name. A gateway looks at all other hosts, any other host at the four after
+    it in name order.
 author:
   - gpufleet.metal contributors (@gpufleet)
 positional: host

@@ -13,12 +13,11 @@ from __future__ import annotations
 import os
 import re
 import shlex
-import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ansible_collections.gpufleet.metal.plugins.module_utils._commands import Runner
+from ansible_collections.gpufleet.metal.plugins.module_utils._commands import Runner, bounded
 from ansible_collections.gpufleet.metal.plugins.module_utils._driver_packages import (
     is_driver_package,
     matches,
@@ -26,6 +25,8 @@ from ansible_collections.gpufleet.metal.plugins.module_utils._driver_packages im
     vendor_of,
 )
 from ansible_collections.gpufleet.metal.plugins.module_utils._errors import FleetError, InvalidInputError
+from ansible_collections.gpufleet.metal.plugins.module_utils._gpu import child
+from ansible_collections.gpufleet.metal.plugins.module_utils._mig import QUERY_APPS, parse_busy
 
 UNITS = ("nvidia-persistenced", "nvidia-fabricmanager", "nvidia-imex", "nvidia-dcgm", "nvidia-cdi-refresh")
 SYSTEMS = {
@@ -167,21 +168,15 @@ def prove_cuda(interpreter: str, deadline_seconds: float) -> dict[str, Any]:
         ``library_version`` (of libcuda, from its file name) and ``message`` (why there was no answer).
     """
     answer: dict[str, Any] = {"status": None, "devices": None, "library_version": None, "message": ""}
+    ask = bounded(deadline_seconds, {"PATH": "/usr/bin:/bin", "LC_ALL": "C.UTF-8"})
     try:
-        child = subprocess.run(
-            [interpreter, "-c", _PROOF],
-            capture_output=True,
-            text=True,
-            timeout=deadline_seconds,
-            check=False,
-            env={"PATH": "/usr/bin:/bin", "LC_ALL": "C.UTF-8"},
-        )
-    except subprocess.TimeoutExpired:
+        returned, out, err = ask([interpreter, "-c", _PROOF])
+    except child.DeadlineError:
         return {**answer, "message": f"no answer within {deadline_seconds:g} s"}
-    if child.returncode != 0:
-        lines = child.stderr.strip().splitlines()
-        return {**answer, "message": lines[-1] if lines else f"exit status {child.returncode}"}
-    status, devices, path = child.stdout.split(None, 2)
+    if returned != 0:
+        lines = err.strip().splitlines()
+        return {**answer, "message": lines[-1] if lines else f"exit status {returned}"}
+    status, devices, path = out.split(None, 2)
     version = re.search(r"libcuda\.so\.([0-9]{3}\.[0-9.]+)$", path.strip())
     return {
         **answer,
@@ -271,9 +266,24 @@ class Reader:
                 enrolled = enrolled or "already enrolled" in out + err
         return {"enabled": enabled, "enrolled": enrolled}
 
-    def smi(self) -> dict[str, Any]:
-        """Ask ``nvidia-smi``, bounded by coreutils' timeout, because a broken driver can hang for ever."""
-        return parse_smi(self._command("timeout", "60", "nvidia-smi", "-q"))
+
+def ask_smi(ask: Runner) -> dict[str, Any]:
+    """Ask ``nvidia-smi``, through a runner with a deadline, because a broken driver can hang for ever."""
+    status, out, err = ask(["nvidia-smi", "-q"])
+    if status != 0:
+        raise FleetError(f"nvidia-smi -q failed with exit status {status}: {(err or out).strip()}")
+    return parse_smi(out)
+
+
+def check_idle(ask: Runner, what: str) -> None:
+    """Raise a FleetError if a process computes on a GPU; ``what`` needs idle ones."""
+    status, out, err = ask(["nvidia-smi", *QUERY_APPS])
+    if status != 0:
+        raise FleetError(f"nvidia-smi {QUERY_APPS[0]} failed with exit status {status}: {(err or out).strip()}")
+    busy = parse_busy(out)
+    if busy:
+        users = "; ".join(f"{gpu} by {', '.join(map(str, sorted(pids)))}" for gpu, pids in sorted(busy.items()))
+        raise FleetError(f"{what} needs GPUs that nobody uses, and processes compute on {users}: stop them first")
 
 
 def obstacles(state: Mapping[str, Any], repository: str, changes: Sequence[str]) -> list[str]:
@@ -312,8 +322,14 @@ def obstacles(state: Mapping[str, Any], repository: str, changes: Sequence[str])
     return found
 
 
-def activation(state: Mapping[str, Any], version: str) -> dict[str, str]:
-    """Return what makes an installed driver the running one: ``action`` (none, load or reboot) and ``reason``."""
+def activation(state: Mapping[str, Any], version: str, kernel_module: str | None = None) -> dict[str, str]:
+    """Return what makes an installed driver the running one: ``action`` (none, load or reboot) and ``reason``.
+
+    Args:
+        state: what :meth:`Reader.read` returned.
+        version: the installed driver's version.
+        kernel_module: open or proprietary, as installed; None does not compare. One version has both.
+    """
     running = state["module_version"]
     if state["nouveau"]:
         return {"action": "reboot", "reason": f"driver {version} is installed and the kernel runs nouveau"}
@@ -321,6 +337,12 @@ def activation(state: Mapping[str, Any], version: str) -> dict[str, str]:
         return {"action": "load", "reason": f"driver {version} is installed and the kernel has no NVIDIA module"}
     if running != version:
         return {"action": "reboot", "reason": f"driver {version} is installed and the kernel runs {running}"}
+    if kernel_module and state["module_open"] not in (None, kernel_module == "open"):
+        return {
+            "action": "reboot",
+            "reason": f"driver {version} is installed with the {kernel_module} kernel module and the kernel runs the "
+            f"{'open' if state['module_open'] else 'proprietary'} one",
+        }
     return {"action": "none", "reason": ""}
 
 
@@ -374,5 +396,5 @@ def dnf_stream(system: Mapping[str, Any], branch: int, kernel_module: str) -> st
     """Return the module stream of ``nvidia-driver`` for RHEL 8 and 9; None elsewhere, RHEL 10 has no modules."""
     if system["family"] != "rhel" or int(system["major"]) >= 10:
         return None
-    # The open stream is in the installation guide; the other one's name is general knowledge and was not confirmed.
+    # Both forms stand in what dnf listed of the repository: tests/unit/fixtures/driver/recorded_rpm.yml.
     return f"{branch}-{'open' if kernel_module == 'open' else 'dkms'}"

@@ -22,7 +22,7 @@ options:
     default: false
   deadline_seconds:
     description:
-      - How long CUDA may take to start. A broken driver can hang for ever.
+      - How long CUDA may take to start, and C(nvidia-smi) to answer. A broken driver can hang for ever.
     type: int
     default: 60
   root:
@@ -114,15 +114,15 @@ from typing import Any
 from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.gpufleet.metal.plugins.module_utils import _driver_state
-from ansible_collections.gpufleet.metal.plugins.module_utils._commands import runner
+from ansible_collections.gpufleet.metal.plugins.module_utils._commands import bounded, runner
 from ansible_collections.gpufleet.metal.plugins.module_utils._errors import FleetError
 
 
-def proof(reader: _driver_state.Reader, deadline_seconds: float) -> dict[str, Any]:
+def proof(deadline_seconds: float) -> dict[str, Any]:
     """Start CUDA and ask nvidia-smi; what goes wrong is part of the answer."""
     smi: dict[str, Any] = {"driver_version": None, "gpus": None, "fabric": {}, "message": ""}
     try:
-        smi.update(reader.smi())
+        smi.update(_driver_state.ask_smi(bounded(deadline_seconds)))
     except FleetError as error:
         smi["message"] = str(error)
     return {"cuda": _driver_state.prove_cuda(sys.executable, deadline_seconds), "smi": smi}
@@ -143,7 +143,7 @@ def main() -> None:
     try:
         state = reader.read()
         if module.params["prove"]:
-            state.update(proof(reader, module.params["deadline_seconds"]))
+            state.update(proof(module.params["deadline_seconds"]))
     except FleetError as error:
         module.fail_json(msg=str(error))
     else:

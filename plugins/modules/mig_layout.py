@@ -38,6 +38,11 @@ options:
       - Name or absolute path of the program.
     type: str
     default: nvidia-smi
+  deadline_seconds:
+    description:
+      - How long C(nvidia-smi) may take for one question or one change. A broken driver can hang for ever.
+    type: int
+    default: 300
 attributes:
   check_mode:
     description: Says which GPUs would change.
@@ -69,7 +74,7 @@ from typing import Any
 from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.gpufleet.metal.plugins.module_utils import _mig
-from ansible_collections.gpufleet.metal.plugins.module_utils._commands import Runner, runner
+from ansible_collections.gpufleet.metal.plugins.module_utils._commands import Runner, bounded
 from ansible_collections.gpufleet.metal.plugins.module_utils._errors import FleetError
 
 NOTHING_FOUND = 6
@@ -123,11 +128,13 @@ def main() -> None:
                 },
             },
             "nvidia_smi": {"type": "str", "default": "nvidia-smi"},
+            "deadline_seconds": {"type": "int", "default": 300},
         },
         supports_check_mode=True,
     )
+    ask = bounded(module.params["deadline_seconds"])
     try:
-        changed = apply(runner(module), module.params["nvidia_smi"], module.params["layout"], module.check_mode)
+        changed = apply(ask, module.params["nvidia_smi"], module.params["layout"], module.check_mode)
     except FleetError as error:
         module.fail_json(msg=str(error))
     else:

@@ -188,25 +188,41 @@ def test_obstacles(host: dict[str, Any], repository: str, changes: list[str], pa
     assert all(obstacle.startswith(part) for obstacle, part in zip(obstacles, parts, strict=True))
 
 
+OTHER_KIND = "driver 580.173.02 is installed with the {} kernel module and the kernel runs the {} one"
+
+
 @pytest.mark.parametrize(
-    ("host", "action", "reason"),
+    ("host", "kernel_module", "action", "reason"),
     [
-        (found(), "none", ""),
-        (found(module_version=None), "load", "driver 580.173.02 is installed and the kernel has no NVIDIA module"),
+        (found(), "open", "none", ""),
+        (
+            found(module_version=None, module_open=None),
+            "open",
+            "load",
+            "driver 580.173.02 is installed and the kernel has no NVIDIA module",
+        ),
         (
             found(module_version="570.1.1"),
+            "open",
             "reboot",
             "driver 580.173.02 is installed and the kernel runs 570.1.1",
         ),
         (
             found(module_version=None, nouveau=True),
+            "open",
             "reboot",
             "driver 580.173.02 is installed and the kernel runs nouveau",
         ),
+        # One version has both kinds, and packages alone don't change what runs.
+        (found(module_open=False), "open", "reboot", OTHER_KIND.format("open", "proprietary")),
+        (found(), "proprietary", "reboot", OTHER_KIND.format("proprietary", "open")),
+        (found(module_open=False), "proprietary", "none", ""),
+        (found(module_open=None), "proprietary", "none", ""),
+        (found(module_open=False), None, "none", ""),
     ],
 )
-def test_activation(host: dict[str, Any], action: str, reason: str) -> None:
-    assert state.activation(host, "580.173.02") == {"action": action, "reason": reason}
+def test_activation(host: dict[str, Any], kernel_module: str | None, action: str, reason: str) -> None:
+    assert state.activation(host, "580.173.02", kernel_module) == {"action": action, "reason": reason}
 
 
 CUDA = found()["cuda"]
@@ -244,7 +260,7 @@ SMI = found()["smi"]
             "580",
             ["the fabric is b In Progress/N/A, wanted Completed/Success on every GPU"],
         ),
-        (found(smi={**SMI, "message": "timeout nvidia-smi failed"}), "580", ["timeout nvidia-smi failed"]),
+        (found(smi={**SMI, "message": "nvidia-smi -q failed"}), "580", ["nvidia-smi -q failed"]),
     ],
 )
 def test_proof_faults(host: dict[str, Any], wanted: str, faults: list[str]) -> None:
@@ -266,9 +282,34 @@ def test_cuda_without_a_library() -> None:
 
 def test_cuda_that_hangs_is_killed(tmp_path: Path) -> None:
     frozen = tmp_path / "python"
-    frozen.write_text("#!/bin/sh\nexec sleep 600\n", encoding="utf-8")
+    frozen.write_text("#!/bin/sh\ntrap '' TERM INT\nsleep 600\nsleep 600\n", encoding="utf-8")
     frozen.chmod(0o755)
     assert state.prove_cuda(str(frozen), 0.2)["message"] == "no answer within 0.2 s"
+
+
+def answering(status: int, out: str, err: str = "") -> Any:
+    """A runner with one answer to everything."""
+    return lambda argv, stdin=None: (status, out, err)
+
+
+def test_nvidia_smi_is_asked() -> None:
+    text = (FIXTURES / "nvidia_smi_q_l4.txt").read_text(encoding="utf-8")
+    assert state.ask_smi(answering(0, text)) == {"driver_version": "595.91.07", "gpus": 1, "fabric": {}}
+    with pytest.raises(FleetError, match=r"^nvidia-smi -q failed with exit status 9: couldn't communicate$"):
+        state.ask_smi(answering(9, "couldn't communicate\n"))
+
+
+def test_only_idle_gpus_are_idle() -> None:
+    state.check_idle(answering(0, ""), "DCGM")
+    message = (
+        "DCGM needs GPUs that nobody uses, and processes compute on GPU-a by 17, 4711; GPU-b by 42: stop them first"
+    )
+    with pytest.raises(FleetError, match=f"^{re.escape(message)}$"):
+        state.check_idle(answering(0, "GPU-b, 42\nGPU-a, 4711\nGPU-a, 17\n"), "DCGM")
+    with pytest.raises(
+        FleetError, match=r"^nvidia-smi --query-compute-apps=gpu_uuid,pid failed with exit status 127: "
+    ):
+        state.check_idle(answering(127, "", "nvidia-smi: No such file or directory"), "DCGM")
 
 
 def test_reading_a_host(tmp_path: Path) -> None:

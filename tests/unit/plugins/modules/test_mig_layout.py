@@ -1,14 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The module against a simulated nvidia-smi: in which order it is called, and a mode that stays pending."""
+"""The module against a simulated nvidia-smi: in which order it is called, a mode that stays pending, one that hangs."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from ansible_collections.gpufleet.metal.plugins.module_utils._commands import bounded
 from ansible_collections.gpufleet.metal.plugins.module_utils._errors import FleetError
 from ansible_collections.gpufleet.metal.plugins.modules import mig_layout
 
@@ -70,3 +72,11 @@ def test_an_nvidia_smi_that_fails() -> None:
 
     with pytest.raises(FleetError, match=r"failed with exit status 9: NVIDIA-SMI has failed because"):
         mig_layout.apply(run, "nvidia-smi", SPLIT, False)
+
+
+def test_an_nvidia_smi_that_hangs(tmp_path: Path) -> None:
+    frozen = tmp_path / "nvidia-smi"
+    frozen.write_text("#!/bin/sh\ntrap '' TERM\nsleep 600\nsleep 600\n", encoding="utf-8")
+    frozen.chmod(0o755)
+    with pytest.raises(FleetError, match=r"gave no answer within 0\.5 seconds and was killed$"):
+        mig_layout.apply(bounded(0.5), str(frozen), SPLIT, False)

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from ansible_collections.gpufleet.metal.plugins.module_utils import _dcgm, _driver_packages, _driver_state
+from ansible_collections.gpufleet.metal.plugins.module_utils import _driver_packages, _driver_state
 from ansible_collections.gpufleet.metal.plugins.plugin_utils._filters import as_filter
 
 
@@ -37,7 +37,6 @@ class FilterModule:
     def filters(self) -> dict[str, Callable[..., Any]]:
         """Return the filters of this file."""
         return {
-            "diagnostic_failures": as_filter(_dcgm.diagnostic_failures),
             "driver_activation": as_filter(_driver_state.activation),
             "driver_composition": as_filter(driver_composition),
             "driver_obstacles": as_filter(_driver_state.obstacles),

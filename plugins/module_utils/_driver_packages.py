@@ -36,6 +36,10 @@ _MAINTAINERS = (
 )
 _PREFERENCE_PRIORITY = 2000
 _PINNING = "nvidia-driver-pinning-"
+_KERNEL_MODULE = re.compile(
+    r"(nvidia-open|nvidia-headless|kmod-nvidia|nvidia-dkms|nvidia-kernel|linux-(modules|objects)-nvidia)(-.*)?"
+    r"|cuda-drivers(-[0-9]+)?"
+)
 _DRIVER_VERSION = re.compile(r"[0-9]{3}\.[0-9]+(\.[0-9]+)?")
 
 
@@ -47,6 +51,15 @@ def is_driver_package(name: str) -> bool:
 def is_held_with_driver(name: str) -> bool:
     """Whether a package is held together with the driver: the driver's own ones, and DCGM, whose line is pinned."""
     return is_driver_package(name) or name.startswith("datacenter-gpu-manager-4-")
+
+
+def kernel_module_of(names: Iterable[str]) -> str | None:
+    """Return which kind of kernel module packages bring, open or proprietary; None where they say neither, or both.
+
+    NVIDIA's and Canonical's packages have "open" in their names, or are the proprietary ones.
+    """
+    kinds = {"open" if "open" in name.split("-") else "proprietary" for name in names if _KERNEL_MODULE.fullmatch(name)}
+    return next(iter(kinds)) if len(kinds) == 1 else None
 
 
 def is_kernel_package(name: str) -> bool:

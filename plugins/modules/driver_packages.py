@@ -79,6 +79,10 @@ version:
   type: str
   returned: when O(driver) or O(restore) is set
   sample: 580.173.02
+kernel_module:
+  description: Which kernel module the recorded packages bring, V(open) or V(proprietary), null when they don't say.
+  type: str
+  returned: when O(restore) is set
 reasons:
   description: Why packages had to change.
   type: list
@@ -291,8 +295,8 @@ def run(host: Host, options: Mapping[str, Any], check_mode: bool) -> dict[str, A
     chosen = logic.resolve(offers, installed, composition, options["version"])
     version = logic.upstream(str(chosen[composition.driver[0]]))
     follow, leave = logic.companions(installed, offers, chosen, version)
-    # What is there now is what a rollback has to bring back, unless the version stays.
-    recorded = record is not None and record["version"] != version and not check_mode
+    # What is there now is what a rollback has to bring back, unless version and kind stay.
+    recorded = record is not None and _is_another(record, version, chosen) and not check_mode
 
     def keep() -> None:
         if recorded and record is not None:
@@ -314,6 +318,12 @@ def run(host: Host, options: Mapping[str, Any], check_mode: bool) -> dict[str, A
     }
 
 
+def _is_another(record: Mapping[str, Any], version: str, chosen: Mapping[str, str | None]) -> bool:
+    """Whether the recorded driver is another one than the chosen: by its version, or by its kernel module."""
+    kinds = {logic.kernel_module_of(record["packages"]), logic.kernel_module_of(chosen)} - {None}
+    return bool(record["version"] != version or len(kinds) == 2)
+
+
 def _restore(host: Host, state: Mapping[str, Any], options: Mapping[str, Any], check_mode: bool) -> dict[str, Any]:
     """Bring the recorded packages back, and take away the driver's packages that are not among them."""
     record = read_record(options["record"])
@@ -328,7 +338,12 @@ def _restore(host: Host, state: Mapping[str, Any], options: Mapping[str, Any], c
         name not in mine or mine[name]["version"] != version or not mine[name]["held"]
         for name, version in wanted.items()
     )
-    result = {"changed": changed, "recorded": False, "version": record["version"]}
+    result = {
+        "changed": changed,
+        "recorded": False,
+        "version": record["version"],
+        "kernel_module": logic.kernel_module_of(wanted),
+    }
     if not changed:
         return {**result, "reasons": []}
     apt = state["system"]["family"] == "debian"

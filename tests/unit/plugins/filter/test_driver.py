@@ -31,6 +31,7 @@ STATE = {
     ("name", "arguments", "value"),
     [
         ("driver_activation", (STATE, "580.173.02"), {"action": "none", "reason": ""}),
+        ("driver_activation", (STATE, "580.173.02", "open"), {"action": "none", "reason": ""}),
         ("driver_composition", (ROWS, ["open", "pin"], 580, "vendor", SYSTEM), COMPOSED),
         ("driver_obstacles", (STATE, "vendor", []), []),
         ("driver_proof_faults", (STATE, "580", "open", 8), []),

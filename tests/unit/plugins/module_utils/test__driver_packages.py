@@ -96,6 +96,25 @@ def test_kinds_of_packages(name: str, driver: bool, kernel: bool) -> None:
 
 
 @pytest.mark.parametrize(
+    ("names", "kind"),
+    [
+        (["nvidia-open", "nvidia-kernel-open-dkms", "nvidia-persistenced"], "open"),
+        (["nvidia-driver-cuda", "kmod-nvidia-open-dkms"], "open"),
+        (["libnvidia-compute-580", "nvidia-dkms-580-open"], "open"),
+        (["nvidia-headless-580-server-open", "linux-modules-nvidia-580-server-open-generic"], "open"),
+        (["cuda-drivers", "nvidia-kernel-dkms"], "proprietary"),
+        (["cuda-drivers-580", "kmod-nvidia-latest-dkms"], "proprietary"),
+        (["nvidia-dkms-580", "linux-modules-nvidia-580-server-generic"], "proprietary"),
+        (["nvidia-open", "nvidia-kernel-dkms"], None),
+        (["nvidia-persistenced", "cuda-drivers-fabricmanager", "nvidia-opencl-icd"], None),
+        ([], None),
+    ],
+)
+def test_which_kernel_module_packages_bring(names: list[str], kind: str | None) -> None:
+    assert packages.kernel_module_of(names) == kind
+
+
+@pytest.mark.parametrize(
     ("maintainer", "vendor"),
     [
         ("NVIDIA Corporation <cudatools@nvidia.com>", "nvidia"),

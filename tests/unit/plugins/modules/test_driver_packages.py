@@ -202,7 +202,7 @@ def test_a_rollback(tmp_path: Path) -> None:
         f"apt-get {FLAGS} install nvidia-driver-pinning-580=580-2 nvidia-fabricmanager=580.173.02-1 "
         "nvidia-open=580.173.02-1 nvidia-driver-pinning-595-"
     )
-    assert (result["changed"], result["version"]) == (True, "580.173.02")
+    assert (result["changed"], result["version"], result["kernel_module"]) == (True, "580.173.02", "open")
     assert host.packages == OPEN_580
     assert module(host, tmp_path, restore=True)["changed"] is False
 
@@ -213,6 +213,17 @@ def test_a_rollback_without_a_record(tmp_path: Path) -> None:
     )
     with pytest.raises(FleetError, match=f"^{re.escape(message)}$"):
         module(debian(OPEN_580, OPEN_580), tmp_path, restore=True)
+
+
+def test_another_kernel_module_is_recorded_like_another_version(tmp_path: Path) -> None:
+    proprietary = {"cuda-drivers": "580.173.02-1", "nvidia-fabricmanager": "580.173.02-1"}
+    host = debian(OPEN_580, proprietary)
+    result = module(host, tmp_path, driver=["cuda-drivers", "nvidia-fabricmanager"], version="580")
+    assert (result["version"], result["recorded"]) == ("580.173.02", True)
+    assert recorded(tmp_path)["packages"] == dict(sorted(OPEN_580.items()))
+    more = debian(proprietary, proprietary)
+    result = module(more, tmp_path, driver=["cuda-drivers", "nvidia-fabricmanager", "nvidia-imex"], version="580")
+    assert (result["changed"], result["recorded"]) == (True, False), "a component more is no other driver"
 
 
 def test_recording_alone(tmp_path: Path) -> None:

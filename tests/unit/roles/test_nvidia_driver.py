@@ -2,21 +2,28 @@
 """The packages of every system, branch and kind of host, rendered from the role's own variables.
 
 Only apt on Debian 12 and 13 runs in a test (molecule/nvidia_driver, with stand-in packages of these names). What is
-here for Ubuntu and RHEL is rendered: it shows what would be asked for, not that a repository has it.
+here for Ubuntu and RHEL is rendered: it shows what would be asked for. RHEL's names are held against what others
+published of the repositories (tests/unit/fixtures/driver/recorded_rpm.yml).
 """
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from ansible.errors import AnsibleError
 from ansible.parsing.dataloader import DataLoader
 from ansible.template import Templar
 
-from ansible_collections.gpufleet.metal.plugins.module_utils._driver_state import system_of
+from ansible_collections.gpufleet.metal.plugins.module_utils._driver_packages import is_driver_package, upstream
+from ansible_collections.gpufleet.metal.plugins.module_utils._driver_state import dnf_stream, system_of
 
+RECORDED = yaml.safe_load(
+    (Path(__file__).parents[1] / "fixtures" / "driver" / "recorded_rpm.yml").read_text(encoding="utf-8")
+)
 ROLE = Path(__file__).parents[3] / "roles" / "nvidia_driver"
 KERNELS = {"ubuntu": "6.8.0-88-generic", "debian": "6.1.0-40-amd64", "rhel": "4.18.0-553.el8_10.x86_64"}
 
@@ -32,6 +39,8 @@ def rendered(system: str, expression: str, machine: str = "x86_64", **options: A
     for path in dict.fromkeys(ROLE / f"{file}.yml" for file in files):
         if path.exists():
             variables.update(loader.load_from_file(str(path), trusted_as_template=True))
+    variables["__nvidia_driver_state"].update(options.pop("state", {}))
+    variables.update({"__nvidia_driver_target": options.pop("target")} if "target" in options else {})
     variables.update({f"nvidia_driver_{key}": value for key, value in options.items()})
     return Templar(loader=loader, variables=variables).template(variables[expression])
 
@@ -55,7 +64,7 @@ def test_debian(system: str, machine: str, branch: int) -> None:
     assert packages(system, machine, branch=branch) == ["nvidia-open", "nvidia-persistenced", "|", pin, *DEBIAN]
     assert packages(system, machine, branch=branch, compute_only=True) == [
         "nvidia-driver-cuda",
-        "kmod-nvidia-open-dkms",
+        "kmod-nvidia-open-dkms" if branch >= 610 else "nvidia-kernel-open-dkms",
         "nvidia-persistenced",
         "|",
         pin,
@@ -126,7 +135,7 @@ def test_proprietary(system: str) -> None:
     ("machine", "components", "wanted"),
     [
         ("x86_64", ["fabric_manager"], (FABRIC, [])),
-        ("x86_64", ["fabric_manager", "nvlsm"], (FABRIC, ["nvlsm", "infiniband-diags", "libnvsdm"])),
+        ("x86_64", ["fabric_manager", "nvlsm"], ([*FABRIC, "libnvsdm"], ["nvlsm", "infiniband-diags"])),
         ("aarch64", ["fabric_manager", "nvlsm"], (FABRIC, ["nvlsm", "infiniband-diags"])),
         ("aarch64", ["imex"], (["nvidia-imex"], [])),
         ("x86_64", [], ([], [])),
@@ -144,7 +153,7 @@ def test_fabrics(system: str, machine: str, components: list[str], wanted: tuple
     [
         ("debian 12", ["nvidia-fabricmanager-535", "libnvidia-nscq-535"]),
         ("ubuntu 22.04", ["nvidia-fabricmanager-535", "libnvidia-nscq-535"]),
-        ("rhel 9.7", ["nvidia-fabric-manager"]),
+        ("rhel 9.7", ["nvidia-fabric-manager", "libnvidia-nscq-535"]),
     ],
 )
 def test_names_of_old_branches(system: str, names: list[str]) -> None:
@@ -196,3 +205,62 @@ def test_units_and_files_follow_the_components() -> None:
 )
 def test_repositories(system: str, machine: str, repository: str, url: str) -> None:
     assert rendered(system, "__nvidia_driver_key_url", machine, repository=repository) == url
+
+
+def recorded_rpms(branch: int) -> dict[str, set[str]]:
+    """The recorded RPMs of a branch, and those with versions of their own: their versions without epoch, by name."""
+    found: dict[str, set[str]] = {}
+    for entry in RECORDED:
+        for whole in entry.get("packages", ()):
+            name, version = re.fullmatch(r"(.+?)-((?:[0-9]+:)?[0-9]+\.[0-9.]+-[0-9]+).*", whole).groups()
+            if upstream(version).startswith(f"{branch}.") or name == "nvlsm":
+                found.setdefault(name, set()).add(upstream(version))
+    return found
+
+
+@pytest.mark.parametrize("system", ["rhel 8.10", "rhel 9.7", "rhel 10.1"])
+@pytest.mark.parametrize(
+    ("branch", "options"),
+    [
+        (580, {"components": ["fabric_manager", "nvlsm"]}),
+        (580, {"components": ["imex"]}),
+        (580, {"compute_only": True}),
+        (580, {"kernel_module": "proprietary"}),
+        (570, {"kernel_module": "proprietary", "components": ["fabric_manager", "nvlsm"]}),
+        (570, {"kernel_module": "proprietary", "components": ["imex"]}),
+    ],
+)
+def test_rpms_were_published_under_these_names(system: str, branch: int, options: dict[str, Any]) -> None:
+    found = rendered(system, "__nvidia_driver_composition", branch=branch, **options)
+    published = recorded_rpms(branch)
+    # The distribution's own, and what nobody recorded of 570.
+    foreign = {"infiniband-diags", *(name for name in found["others"] if name.startswith("kernel-devel"))}
+    foreign |= {"nvidia-persistenced"} if branch == 570 else set()
+    assert {*found["driver"], *found["others"]} - foreign <= set(published)
+    for name in set(found["driver"]) - foreign:
+        assert is_driver_package(name)
+        assert all(version.startswith(f"{branch}.") for version in published[name]), f"{name} carries the version"
+
+
+def test_rpms_of_one_driver_have_one_version_with_and_without_epoch_and_distribution() -> None:
+    published = recorded_rpms(580)
+    names = rendered("rhel 9.7", "__nvidia_driver_composition", components=["fabric_manager", "nvlsm"])["driver"]
+    assert set.intersection(*(published[name] for name in names)) == {"580.126.20"}
+
+
+@pytest.mark.parametrize(("kernel_module", "stream"), [("open", "535-open"), ("proprietary", "535-dkms")])
+def test_streams_were_published_under_these_names(kernel_module: str, stream: str) -> None:
+    assert dnf_stream({"family": "rhel", "major": "9"}, 535, kernel_module) == stream
+    assert stream in {name for entry in RECORDED for name in entry.get("streams", ())}
+
+
+PROPRIETARY = {"module_version": "580.173.02", "module_open": False, "nouveau": False}
+
+
+@pytest.mark.parametrize(
+    ("kernel_module", "action", "replaces"), [("open", "reboot", True), ("proprietary", "none", False)]
+)
+def test_another_kernel_module_is_another_driver(kernel_module: str, action: str, replaces: bool) -> None:
+    options = {"kernel_module": kernel_module, "state": PROPRIETARY}
+    assert rendered("debian 12", "__nvidia_driver_replaces", **options) is replaces
+    assert rendered("debian 12", "__nvidia_driver_activation", **options, target="580.173.02")["action"] == action

@@ -204,6 +204,16 @@ def _needs_several_hosts(
     )
 
 
+def _sizes_that_divide(sizes: Sequence[str]) -> tuple[str, str]:
+    """Return what is wanted of a tensor-parallel size, and what to do about one that does not divide the model."""
+    if not sizes:
+        return "a tensor_parallel_size that divides the model: there is none", "choose another quantization"
+    return (
+        f"a tensor_parallel_size that divides the model: {some_of(sizes, 8)}",
+        "set tensor_parallel_size to one of them, or to auto",
+    )
+
+
 def decide(
     model: Model, engine: Engine, groups: Mapping[GpuKind, Mapping[str, int]], findings: list[Finding]
 ) -> Decision | None:
@@ -239,8 +249,7 @@ def decide(
                     model.name,
                     "tensor_parallel_size_does_not_divide",
                     fault,
-                    f"a tensor_parallel_size that divides the model: {some_of(good, 8)}",
-                    "set tensor_parallel_size to one of them, or to auto",
+                    *_sizes_that_divide(good),
                     "model",
                 )
             )
@@ -255,6 +264,19 @@ def decide(
                     "model",
                 )
             )
+    elif largest:
+        sizes = range(1, max(largest.values()) + 1)
+        if all(tensor_parallel_faults(model, architecture, size) for size in sizes):
+            for fault in tensor_parallel_faults(model, architecture, 1):
+                findings.append(
+                    Finding(
+                        model.name,
+                        "tensor_parallel_size_does_not_divide",
+                        fault,
+                        *_sizes_that_divide([]),
+                        "model",
+                    )
+                )
     if len(findings) > before or not largest:
         return None
     floor, why = required_capability(model, architecture, engine.accelerator)

@@ -31,12 +31,50 @@ def _quantization_faults(quantization: Quantization, architecture: Architecture,
                 f"{name} {width} / {size} = {part:g} is not a multiple of the {quantization.method} group size "
                 f"{quantization.group_size}"
             )
-        if quantization.block is not None and (part % quantization.block[0] or part % quantization.block[1]):
-            faults.append(
-                f"{name} {width} / {size} = {part:g} is not a multiple of the {quantization.method} block size "
-                f"{quantization.block[0]}x{quantization.block[1]}"
-            )
     return faults
+
+
+def _block_faults(quantization: Quantization, architecture: Architecture, size: int) -> list[str]:
+    """Return the layers whose parts cut a block of weights that share a scale, also on one GPU.
+
+    vLLM 0.32.0, measured with its own layers on the CPU build:
+
+    - what is divided by its inputs (row parallel: the outputs of attention and feed-forward) is refused where a part is
+      no multiple of the block's inputs (fp8_utils.py:1318-1326, only with more than one GPU);
+    - what is merged (queries, keys and values; gate and up; the experts, fp8_utils.py:1347-1376) must begin each of its
+      parts with a block of its own, on one GPU as well. Compressed-tensors refuses it (fp8_utils.py:1328-1344); for
+      ``fp8`` vLLM waives the check (linear.py:549) and then fails to load the scales ("exceeds dimension size").
+    """
+    if quantization.block is None:
+        return []
+    a = architecture
+    outputs, inputs = quantization.block
+    kv_heads = max(1, a.kv_heads // size)
+    #: What is told, the part of one GPU, and the side of the block that it must be a multiple of.
+    parts: list[tuple[str, float, int]] = []
+    queries = (f"attention {a.heads * a.head_dim} / {size}", a.heads * a.head_dim / size, outputs)
+    if a.latent_values is None:
+        parts += [queries, (f"the keys of a GPU, {kv_heads} x {a.head_dim}", kv_heads * a.head_dim, outputs)]
+    elif size > 1:
+        parts.append(queries)
+    if size > 1:
+        parts.append((f"attention {a.heads * a.value_head_dim} / {size}", a.heads * a.value_head_dim / size, inputs))
+        if a.latent_values is None:
+            values = kv_heads * a.value_head_dim
+            parts.append((f"the values of a GPU, {kv_heads} x {a.value_head_dim}", values, outputs))
+    feed_forward = {"moe_intermediate_size": a.moe_intermediate_size} if a.experts else {}
+    if not a.experts or a.dense_layers:
+        feed_forward["intermediate_size"] = a.intermediate_size
+    for name, width in feed_forward.items():
+        parts.append((f"{name} {width} / {size}", width / size, outputs))
+        if size > 1:
+            parts.append((f"{name} {width} / {size}", width / size, inputs))
+    texts = [
+        f"{name} = {part:g} is not a multiple of the {quantization.method} block size {outputs}x{inputs}"
+        for name, part, side in parts
+        if part % side
+    ]
+    return list(dict.fromkeys(texts))
 
 
 def encoder_mode(model: Model, architecture: Architecture, size: int) -> str:
@@ -55,12 +93,13 @@ def tensor_parallel_faults(model: Model, architecture: Architecture, size: int) 
     """Return why the model cannot be split over ``size`` GPUs, in vLLM's words where it has some; empty when it can.
 
     vLLM 0.32.0: heads config/model.py:1544-1550; KV heads config/model.py:1650-1670 and models/llama.py:147-156; groups
-    distributed/utils.py (verify_group_size_divides_partition); FP8 blocks fp8_utils.py:1318; vision heads
+    distributed/utils.py (verify_group_size_divides_partition); FP8 blocks: _block_faults; vision heads
     models/glm4_1v.py:282; vocabulary (padded to 64) vocab_parallel_embedding.py:36,95.
     """
-    if size == 1:
-        return []
     a = architecture
+    blocks = _block_faults(a.quantization, a, size) if a.quantization is not None else []
+    if size == 1:
+        return blocks
     faults = []
     if a.heads % size:
         faults.append(
@@ -78,6 +117,7 @@ def tensor_parallel_faults(model: Model, architecture: Architecture, size: int) 
         )
     if a.quantization is not None:
         faults += _quantization_faults(a.quantization, a, size)
+        faults += blocks
     if -(-a.vocabulary // 64) * 64 % size:
         faults.append(f"the vocabulary, {a.vocabulary} padded to a multiple of 64, cannot be divided by {size}")
     if a.experts and argument_value(model.arguments, "enable-expert-parallel", False) is True and a.experts % size:

@@ -16,6 +16,7 @@ from ansible_collections.gpufleet.metal.plugins.module_utils._plan.parallel impo
 )
 from ansible_collections.gpufleet.metal.plugins.module_utils._plan.schema import Model
 from ansible_collections.gpufleet.metal.tests.unit.plugins.module_utils._plan.fleets import (
+    TINY_CONFIG,
     gpus,
     hosts,
     inventory,
@@ -129,6 +130,86 @@ def test_sizes_that_divide(entry: dict[str, Any], allowed: list[int]) -> None:
 def test_faults_verbatim(entry: dict[str, Any], size: int, faults: list[str]) -> None:
     """Every reason is named, with its numbers."""
     assert tensor_parallel_faults(*read(entry), size) == faults
+
+
+def blocks(kind: str, heads: int, kv_heads: int, head_dim: int, intermediate: int = 512) -> dict[str, Any]:
+    """Return a model whose weights are quantized in blocks of 128 x 128."""
+    block = {"weights": {"block_structure": [128, 128]}}
+    quantization = {"config_groups": {"group_0": block}} if kind != "fp8" else {"weight_block_size": [128, 128]}
+    shape = {"num_attention_heads": heads, "num_key_value_heads": kv_heads, "head_dim": head_dim}
+    return tiny(
+        config={
+            **TINY_CONFIG,
+            **shape,
+            "hidden_size": 512,
+            "intermediate_size": intermediate,
+            "quantization_config": {"quant_method": kind, **quantization},
+        }
+    )
+
+
+#: What vLLM 0.32.0's own layers (QKVParallelLinear, MergedColumnParallelLinear, RowParallelLinear) said of blocks of
+#: 128 x 128 in the sandbox's CPU build: heads, KV heads, head_dim, intermediate_size, size, whether they load.
+#: ``fp8`` waives the check of merged weights and fails when it loads the scales of V: "start (5) + length (1) exceeds
+#: dimension size (5)".
+BLOCKS = [
+    (8, 1, 64, 512, 1, False),
+    (16, 2, 64, 512, 2, False),
+    (16, 8, 64, 512, 8, False),
+    (8, 2, 64, 512, 1, True),
+    (16, 4, 64, 512, 2, True),
+    (8, 1, 128, 512, 1, True),
+    (16, 4, 128, 192, 1, False),
+    (16, 4, 128, 384, 2, False),
+    (16, 4, 128, 512, 2, True),
+]
+
+
+@pytest.mark.parametrize("kind", ["fp8", "compressed-tensors"])
+@pytest.mark.parametrize(("heads", "kv_heads", "head_dim", "intermediate", "size", "loads"), BLOCKS)
+def test_blocks_as_vllm_loads_them(
+    kind: str, heads: int, kv_heads: int, head_dim: int, intermediate: int, size: int, loads: bool
+) -> None:
+    entry = blocks(kind, heads, kv_heads, head_dim, intermediate)
+    assert (tensor_parallel_faults(*read(entry), size) == []) is loads
+
+
+@pytest.mark.parametrize(
+    ("entry", "size", "faults"),
+    [
+        (
+            blocks("fp8", 8, 1, 64),
+            1,
+            ["the keys of a GPU, 1 x 64 = 64 is not a multiple of the fp8 block size 128x128"],
+        ),
+        (
+            blocks("fp8", 16, 8, 64),
+            8,
+            [
+                "the keys of a GPU, 1 x 64 = 64 is not a multiple of the fp8 block size 128x128",
+                "the values of a GPU, 1 x 64 = 64 is not a multiple of the fp8 block size 128x128",
+                "intermediate_size 512 / 8 = 64 is not a multiple of the fp8 block size 128x128",
+            ],
+        ),
+    ],
+)
+def test_block_faults_verbatim(entry: dict[str, Any], size: int, faults: list[str]) -> None:
+    assert tensor_parallel_faults(*read(entry), size) == faults
+
+
+@pytest.mark.parametrize("size", ["auto", 1])
+def test_a_model_whose_blocks_no_size_keeps_whole(size: Any) -> None:
+    result = plan(tiny(config=blocks("fp8", 4, 1, 64)["config"], tensor_parallel_size=size, replicas=1))
+    assert texts(result) == [
+        (
+            "model",
+            "tiny-llama",
+            "tensor_parallel_size_does_not_divide",
+            "the keys of a GPU, 1 x 64 = 64 is not a multiple of the fp8 block size 128x128",
+            "a tensor_parallel_size that divides the model: there is none",
+            "choose another quantization",
+        )
+    ]
 
 
 @pytest.mark.parametrize(

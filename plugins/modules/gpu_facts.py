@@ -104,6 +104,13 @@ ansible_facts:
           description: Number of NVSwitch devices on the PCI bus. The switches of NVLink 5 boards are not on it.
           type: int
           sample: 4
+        fabric_manager:
+          description:
+            - State of the service C(nvidia-fabricmanager) where NVSwitches join the GPUs, in the words of
+              C(systemctl is-active).
+            - Null on other hosts, for simulated GPUs, and where systemd gives no answer.
+          type: str
+          sample: active
         gpus:
           description: The GPUs, sorted by PCI address.
           type: list
@@ -117,6 +124,10 @@ ansible_facts:
               description: The driver's index of the GPU.
               type: int
               sample: 0
+            in_driver:
+              description: Whether the running driver reports the GPU. Null when no driver answered.
+              type: bool
+              sample: true
             device_id:
               description: PCI device id, hexadecimal, upper case; the vendor is always 10DE.
               type: str
@@ -210,7 +221,10 @@ ansible_facts:
               elements: str
               sample: ["0000:3d:00.0"]
             links:
-              description: Active NVLinks, counted by what is at the other end. Only from NVML.
+              description:
+                - Active NVLinks, counted by what is at the other end. Null where the product has no NVLink.
+                - The program C(nvidia-smi) does not name switches, and with a single peer does not tell whether one is
+                  between, RV(ignore:peer_type) is then V(unknown).
               type: list
               elements: dict
               sample:
@@ -218,7 +232,10 @@ ansible_facts:
                   peer_pci_address: "0000:07:00.0"
                   count: 4
             topology:
-              description: How each other GPU is reached. Only from NVML.
+              description:
+                - How each other GPU is reached.
+                - The program C(nvidia-smi) tells no RV(ignore:p2p_read), and of GPUs that NVLink joins no
+                  RV(ignore:common_ancestor).
               type: list
               elements: dict
               sample:

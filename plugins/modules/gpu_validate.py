@@ -79,6 +79,10 @@ options:
         elements: str
         choices: [int8, bf16, fp8, fp4]
         default: []
+      nvlink_required:
+        description: Whether NVLink must join its GPUs to each other, although O(nvlink_required) does not ask for it.
+        type: bool
+        default: false
   nvlink_required:
     description: Whether NVLink must join all GPUs of an instance to each other.
     type: bool

@@ -40,7 +40,7 @@ def host_findings(
         system: the host's facts (``ansible_facts`` of the minimal subset: distribution, python ...).
         supported_distributions: [{name: "Debian", versions: ["12", "13"]}]; a version matches the host's full
             version or its major version.
-        expected_gpus: the plan's slice: [{pci_address, device_id, product, uuid}].
+        expected_gpus: the plan's slice: [{pci_address, device_id, product, uuid, split}].
         observed: ``ansible_facts.gpu``; None when no GPU is expected and nobody looked.
         expected_simulated: what the record says about simulation; None: the record says nothing.
         wanted: what the plan asks of the GPUs; None asks what every GPU must have.
@@ -180,7 +180,7 @@ def _gpus(host: str, expected: list[dict[str, Any]], observed: dict[str, Any]) -
                 )
             )
         else:
-            findings += _same_gpu(host, wanted, gpu, observed)
+            findings += _same_gpu(host, wanted, gpu)
     for address, gpu in sorted(present.items()):
         if address not in recorded:
             findings.append(
@@ -195,37 +195,34 @@ def _gpus(host: str, expected: list[dict[str, Any]], observed: dict[str, Any]) -
     return findings
 
 
-def _same_gpu(host: str, wanted: dict[str, Any], gpu: dict[str, Any], observed: dict[str, Any]) -> list[Finding]:
-    """The right product at the right address; is it the very same card, and does its driver see it?"""
-    if not wanted.get("uuid"):
-        return []
-    where = gpu["pci_address"]
-    if gpu["uuid"] is None:
-        # Without any driver nobody can tell; the role that installs one comes later. What is wrong with a driver that
-        # does not answer at all is a finding of its own.
-        if observed["driver_version"] is None or observed.get("driver_state", "running") not in ("running", "lost"):
-            return []
-        return [
-            _finding(
-                host,
-                "gpu_not_in_driver",
-                f"driver {observed['driver_version']} does not report the GPU at {where}",
-                f"{wanted['uuid']}, as recorded",
-                "look for Xid messages in the kernel's log (journalctl -k -g Xid); reset the GPU or reboot the host, "
-                "and have the card checked if it happens again",
-            )
-        ]
-    if gpu["uuid"] != wanted["uuid"]:
-        return [
+def _same_gpu(host: str, wanted: dict[str, Any], gpu: dict[str, Any]) -> list[Finding]:
+    """The right product at the right address; is it the very same card, and split as recorded?
+
+    A GPU without a UUID is one that no driver describes: before a driver nobody can tell, and one that a running driver
+    does not report breaks a rule.
+    """
+    findings = []
+    if wanted.get("uuid") and gpu["uuid"] not in (None, wanted["uuid"]):
+        findings.append(
             _finding(
                 host,
                 "gpu_uuid_changed",
-                f"{gpu['uuid']} at {where}",
+                f"{gpu['uuid']} at {gpu['pci_address']}",
                 f"{wanted['uuid']}, as recorded",
                 f"the card was exchanged or moved; {_DISCOVER}",
             )
-        ]
-    return []
+        )
+    if wanted.get("split") and gpu.get("mig_enabled") is False:
+        findings.append(
+            _finding(
+                host,
+                "mig_disabled",
+                f"{_describe(gpu)} is whole",
+                "split by MIG, as nvidia_driver_mig says",
+                "have whoever cares for this host's driver split it, or take the GPU out of nvidia_driver_mig",
+            )
+        )
+    return findings
 
 
 def _count(number: int) -> str:

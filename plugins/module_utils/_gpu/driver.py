@@ -2,6 +2,8 @@
 # PRIVATE to the collection: do not import this from outside, it may change without notice.
 """Ask the driver of a host: NVML first, nvidia-smi second, each in a child process with a deadline; read-only.
 
+Where NVSwitches join the GPUs, systemd is asked for the state of Fabric Manager, in the same way.
+
 What came of it is a :class:`DriverAnswer`: a driver that hangs, does not match its library or has lost a GPU is an
 answer and not an error, and what the PCI bus tells is there all the same.
 """
@@ -11,15 +13,24 @@ from __future__ import annotations
 import os
 import subprocess
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from ansible_collections.gpufleet.metal.plugins.module_utils._gpu import nvml, observe, pci, smi
+from ansible_collections.gpufleet.metal.plugins.module_utils._gpu import catalogue, nvml, observe, pci, smi
 from ansible_collections.gpufleet.metal.plugins.module_utils._gpu.child import ChildError, DeadlineError, call
-from ansible_collections.gpufleet.metal.plugins.module_utils._gpu.reading import DriverAnswer, DriverReading
+from ansible_collections.gpufleet.metal.plugins.module_utils._gpu.reading import (
+    DriverAnswer,
+    DriverReading,
+    PciReading,
+)
 
 #: An NVML with persistence mode answers in a tenth of a second, one that must start eight GPUs first in a few seconds.
 DEADLINE_SECONDS = 10.0
+
+FABRIC_MANAGER = "nvidia-fabricmanager"
+#: What ``systemctl is-active`` prints (systemd's unit_active_state, and "unknown").
+_SERVICE_STATES = ("active", "activating", "deactivating", "failed", "inactive", "maintenance", "reloading", "unknown")
 
 
 def read_host(
@@ -27,6 +38,7 @@ def read_host(
     nvml_library: str | None = None,
     nvidia_smi: str | None = None,
     deadline_seconds: float = DEADLINE_SECONDS,
+    systemctl: str | None = None,
 ) -> dict[str, Any]:
     """Return ``ansible_facts.gpu`` of this host.
 
@@ -35,10 +47,41 @@ def read_host(
         nvml_library: absolute path of libnvidia-ml.so.1, None to let the dynamic linker find it.
         nvidia_smi: path of the program, None where there is none.
         deadline_seconds: how long each reader of the driver may take.
+        systemctl: path of the program, None where there is none.
     """
     on_bus = pci.read(sysfs_root)
     answer = ask(nvml_library, nvidia_smi, deadline_seconds, kernel_module=on_bus.driver_version)
-    return observe.observe(on_bus, answer)
+    service = None
+    if systemctl is not None and has_switches(on_bus):
+        service, fault = fabric_manager(systemctl, deadline_seconds)
+        if fault is not None:
+            answer = replace(answer, warnings=(*answer.warnings, fault))
+    return observe.observe(on_bus, answer, service)
+
+
+def has_switches(on_bus: PciReading) -> bool:
+    """Whether NVSwitches join the GPUs. Those of NVLink 5 boards are not on the bus: there the product says so.
+
+    Nobody is asked for the services of simulated GPUs: they are those of another machine.
+    """
+    if on_bus.simulated:
+        return False
+    products = (catalogue.find(gpu.device_id, gpu.subsystem_id) for gpu in on_bus.gpus)
+    return on_bus.nvswitch_count > 0 or any(product.fabric == "nvlink5" for product in products if product)
+
+
+def fabric_manager(systemctl: str, deadline_seconds: float) -> tuple[str | None, str | None]:
+    """Return the state of Fabric Manager's service, or None and why nobody can tell."""
+    question = ("is-active", FABRIC_MANAGER)
+    try:
+        ((status, out, err),) = call(partial(run_program, systemctl, [question]), deadline_seconds)
+    except (ChildError, DeadlineError) as error:
+        return None, f"systemctl {' '.join(question)}: {error}"
+    word = out.strip()
+    if word in _SERVICE_STATES:
+        return word, None
+    said = " ".join((err or out).split()) or "nothing"
+    return None, f"systemctl {' '.join(question)} ended with status {status} and said: {said}"
 
 
 def ask(

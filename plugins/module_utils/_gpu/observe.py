@@ -19,15 +19,18 @@ from ansible_collections.gpufleet.metal.plugins.module_utils._gpu.reading import
     PciReading,
 )
 
-# A driver reports up to 6 % less than the nominal size (ECC, firmware); more means that the id tells another product.
+# A driver reports up to 7 % less than the nominal size (ECC, firmware); more means that the id tells another product.
 _MEMORY_TOLERANCE = 0.1
 
 
 _NOBODY = DriverAnswer("absent")
 
 
-def observe(pci: PciReading, answer: DriverAnswer = _NOBODY) -> dict[str, Any]:
-    """Return the facts of one host: JSON-able, GPUs sorted by PCI address."""
+def observe(pci: PciReading, answer: DriverAnswer = _NOBODY, fabric_manager: str | None = None) -> dict[str, Any]:
+    """Return the facts of one host: JSON-able, GPUs sorted by PCI address.
+
+    ``fabric_manager``: what systemd says of its service; None where nobody asked.
+    """
     driver = answer.reading
     warnings = [*answer.warnings, *pci.warnings, *(driver.warnings if driver else ())]
     on_bus = {gpu.pci_address: gpu for gpu in pci.gpus}
@@ -45,6 +48,7 @@ def observe(pci: PciReading, answer: DriverAnswer = _NOBODY) -> dict[str, Any]:
         "driver_version": driver_version,
         "cuda_version": driver.cuda_version if driver else None,
         "nvswitch_count": pci.nvswitch_count,
+        "fabric_manager": fabric_manager,
         "gpus": gpus,
         "unknown_devices": [
             {key: gpu[key] for key in ("pci_address", "device_id", "subsystem_id", "name")}
@@ -95,6 +99,7 @@ def _gpu(
     return {
         "pci_address": address,
         "index": said.index if said else None,
+        "in_driver": said is not None if driver else None,
         "device_id": device_id,
         "subsystem_id": subsystem_id,
         "product": product.name if product else name,

@@ -37,6 +37,7 @@ REQUIREMENT_OPTIONS: dict[str, dict[str, Any]] = {
             "gpus": {"type": "list", "elements": "str", "required": True},
             "minimum_compute_capability": {"type": "str"},
             "precisions": {"type": "list", "elements": "str", "choices": list(PRECISIONS), "default": []},
+            "nvlink_required": {"type": "bool", "default": False},
         },
     },
     "nvlink_required": {"type": "bool", "default": False},
@@ -58,4 +59,5 @@ def read(module: Any) -> dict[str, Any]:
         module.params["nvml_library"],
         module.get_bin_path(module.params["nvidia_smi"], opt_dirs=["/usr/local/bin"]),
         deadline,
+        module.get_bin_path("systemctl"),
     )

@@ -34,6 +34,7 @@ class Instance:
     gpus: tuple[str, ...]
     minimum_compute_capability: tuple[int, int] = COMPUTE_CAPABILITY_FLOOR
     precisions: tuple[str, ...] = ()
+    nvlink_required: bool = False
 
 
 @dataclass(frozen=True)
@@ -98,9 +99,7 @@ def requirements(options: Mapping[str, Any], known_codes: Iterable[str]) -> Requ
         elif name in ("ignored_codes", "allowed_processes"):
             read[name] = _texts(name, value)
         elif name in ("same_product", "nvlink_required", "driver_required"):
-            if not isinstance(value, bool):
-                raise InvalidInputError(f"{name}: found {value!r}, wanted true or false")
-            read[name] = value
+            read[name] = _truth(name, value)
         elif name in ("count", "minimum_driver_branch", "minimum_memory_gb"):
             kinds = (int, float) if name == "minimum_memory_gb" else (int,)
             if isinstance(value, bool) or not isinstance(value, kinds) or value < 0:
@@ -154,6 +153,12 @@ def _texts(name: str, value: Any) -> tuple[str, ...]:
     return tuple(str(item) for item in value)
 
 
+def _truth(name: str, value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise InvalidInputError(f"{name}: found {value!r}, wanted true or false")
+    return value
+
+
 def _one_of(name: str, value: Any, known: Iterable[str]) -> Any:
     if value not in known:
         raise InvalidInputError(f"{name}: found {value!r}, wanted one of {', '.join(known)}")
@@ -167,6 +172,7 @@ def _instance(item: Any) -> Instance:
             tuple(normal_pci_address(str(address)) for address in item["gpus"]),
             _floor(item.get("minimum_compute_capability") or text(COMPUTE_CAPABILITY_FLOOR)),
             _precisions(item.get("precisions") or ()),
+            _truth("instances.nvlink_required", item.get("nvlink_required") or False),
         )
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise InvalidInputError(

@@ -25,7 +25,7 @@ from ansible_collections.gpufleet.metal.plugins.module_utils._gpu.requirements i
 
 Finding = dict[str, str]
 
-#: A driver reports up to 6 % less than the nominal size (a T4 of 16 GB: 15360 MiB), because ECC and firmware take some.
+#: A driver reports up to 7 % less than the nominal size (a T4 of 16 GB: 15360 MiB), because ECC and firmware take some.
 MEMORY_TOLERANCE = 0.1
 
 #: CUDA's major version -> the first driver branch that runs it (NVIDIA, CUDA Compatibility, minor version
@@ -109,6 +109,26 @@ def driver_state(host: Host, wanted: Requirements) -> Iterator[Finding]:
         ),
     }[state]
     yield host.finding(code, reason, running, fix)
+
+
+def in_driver(host: Host, wanted: Requirements) -> Iterator[Finding]:
+    """A driver that runs reports every GPU of the PCI bus.
+
+    Source: NVIDIA, Xid errors: a GPU that failed to start, or that a kernel module of another kind does not know, is
+    left out of NVML's list without an error. A product that the driver is too old or too new for has that as its
+    finding.
+    """
+    if host.facts.get("driver_state", "running") not in ("running", "lost"):
+        return
+    for gpu in host.gpus:
+        if gpu.get("in_driver") is False and not any(_unfit_driver(host, gpu)):
+            yield host.finding(
+                "gpu_not_in_driver",
+                f"driver {host.facts.get('driver_version') or 'of an unknown version'} does not report {name_of(gpu)}",
+                "a driver that reports every GPU on the PCI bus",
+                "look for Xid and NVRM messages in the kernel's log (journalctl -k); reset the GPU or reboot the host, "
+                "and have the card checked if it happens again",
+            )
 
 
 def known_device(host: Host, wanted: Requirements) -> Iterator[Finding]:
@@ -224,13 +244,15 @@ def same_product(host: Host, wanted: Requirements) -> Iterator[Finding]:
 def nvlink_domain(host: Host, wanted: Requirements) -> Iterator[Finding]:
     """Where NVLink is required, it joins all GPUs of an instance to each other.
 
+    The plan requires it of an instance that it put on GPUs whose record says that NVLink joins them all.
+
     Source: NCCL falls back to PCIe between GPUs that NVLink does not join (NCCL user guide, NCCL_P2P_LEVEL); that works
     and is slow, so it is a finding only where asked.
     """
-    if not wanted.nvlink_required:
-        return
     peers = {gpu["pci_address"]: gpu.get("nvlink_peers") for gpu in host.gpus}
     for instance in wanted.instances:
+        if not (wanted.nvlink_required or instance.nvlink_required):
+            continue
         apart = sorted(
             f"{one} and {other}"
             for one in instance.gpus
@@ -241,8 +263,18 @@ def nvlink_domain(host: Host, wanted: Requirements) -> Iterator[Finding]:
             yield host.finding(
                 "nvlink_missing",
                 f"instance {instance.name}: no NVLink between {', '.join(apart)}",
-                "NVLink between all GPUs of the instance (nvlink_required)",
-                "check bridges and Fabric Manager, plan again, or set nvlink_required to false",
+                *(
+                    (
+                        "NVLink between all GPUs of the instance (nvlink_required)",
+                        "check bridges and Fabric Manager, plan again, or set nvlink_required to false",
+                    )
+                    if wanted.nvlink_required
+                    else (
+                        "NVLink between all GPUs of the instance, as recorded when it was planned",
+                        "check bridges and Fabric Manager; if the hardware was changed on purpose, run the playbook "
+                        "gpufleet.metal.discover and commit the record",
+                    )
+                ),
             )
 
 
@@ -377,23 +409,7 @@ def driver_branch(host: Host, wanted: Requirements) -> Iterator[Finding]:
     if branch is None or not host.gpus:
         return
     for gpu in host.gpus:
-        product = _product(gpu)
-        if product is None:
-            continue
-        if product.driver_version_minimum and _parts(str(version)) < _parts(product.driver_version_minimum):
-            yield host.finding(
-                "driver_too_old_for_product",
-                f"driver {version} with {name_of(gpu)}",
-                f"{product.driver_version_minimum} or newer",
-                "install a newer driver branch",
-            )
-        if product.driver_branch_maximum and branch > product.driver_branch_maximum:
-            yield host.finding(
-                "driver_too_new_for_product",
-                f"driver {version} with {name_of(gpu)}",
-                f"branch {product.driver_branch_maximum} or older: it is the last one that supports the product",
-                f"install branch {product.driver_branch_maximum}",
-            )
+        yield from _unfit_driver(host, gpu)
     if wanted.cuda_version is not None:
         needed = DRIVER_BRANCH_OF_CUDA.get(wanted.cuda_version[0])
         if needed is not None and branch < needed:
@@ -409,6 +425,27 @@ def driver_branch(host: Host, wanted: Requirements) -> Iterator[Finding]:
             f"driver {version}",
             f"branch {wanted.minimum_driver_branch} or newer (minimum_driver_branch)",
             f"upgrade the driver to branch {wanted.minimum_driver_branch} or newer",
+        )
+
+
+def _unfit_driver(host: Host, gpu: dict[str, Any]) -> Iterator[Finding]:
+    """What keeps this driver from supporting this product."""
+    version, branch, product = host.facts.get("driver_version"), host.driver_branch, _product(gpu)
+    if product is None or branch is None:
+        return
+    if product.driver_version_minimum and _parts(str(version)) < _parts(product.driver_version_minimum):
+        yield host.finding(
+            "driver_too_old_for_product",
+            f"driver {version} with {name_of(gpu)}",
+            f"{product.driver_version_minimum} or newer",
+            "install a newer driver branch",
+        )
+    if product.driver_branch_maximum and branch > product.driver_branch_maximum:
+        yield host.finding(
+            "driver_too_new_for_product",
+            f"driver {version} with {name_of(gpu)}",
+            f"branch {product.driver_branch_maximum} or older: it is the last one that supports the product",
+            f"install branch {product.driver_branch_maximum}",
         )
 
 
@@ -436,12 +473,17 @@ def processes(host: Host, wanted: Requirements) -> Iterator[Finding]:
 def fabric(host: Host, wanted: Requirements) -> Iterator[Finding]:
     """On a host with NVSwitches Fabric Manager has brought every GPU into the fabric.
 
+    Hopper and newer tell each GPU's state; on an HGX A100 only the service itself shows whether it works.
+
     Source: NVIDIA, Fabric Manager User Guide: until ``nvidia-smi -q`` shows Fabric State Completed and Status Success,
-    CUDA does not start (error 802, "system not yet initialized").
+    CUDA does not start (error 802, "system not yet initialized"). When the service ends, running CUDA jobs are aborted
+    (ABORT_CUDA_JOBS_ON_FM_EXIT).
     """
+    ready = True
     for gpu in host.gpus:
         state = gpu.get("fabric")
         if state and (state.get("state"), state.get("status")) != ("completed", "success"):
+            ready = False
             yield host.finding(
                 "fabric_not_ready",
                 f"{name_of(gpu)}: fabric state {state.get('state')}, status {state.get('status') or 'not told'}",
@@ -449,10 +491,19 @@ def fabric(host: Host, wanted: Requirements) -> Iterator[Finding]:
                 "install nvidia-fabricmanager of exactly the driver's version, start it, and look into its journal "
                 "(on HGX B200 and B300 also nvlsm and the kernel module ib_umad)",
             )
+    service = host.facts.get("fabric_manager")
+    if ready and service not in (None, "active") and host.facts.get("driver_state", "running") == "running":
+        yield host.finding(
+            "fabric_manager_inactive",
+            f"NVSwitches join the GPUs, and the service nvidia-fabricmanager is {service}",
+            "an active service: without it CUDA does not start (error 802)",
+            "install nvidia-fabricmanager of exactly the driver's version, start it, and look into its journal",
+        )
 
 
 RULES = (
     driver_state,
+    in_driver,
     known_device,
     compute_capability,
     precision,
@@ -482,12 +533,14 @@ CODES = (
     "driver_too_old_for_product",
     "ecc_disabled",
     "ecc_errors_uncorrectable",
+    "fabric_manager_inactive",
     "fabric_not_ready",
     "gpu_below_minimum_compute_capability",
     "gpu_count_too_low",
     "gpu_in_use",
     "gpu_lost",
     "gpu_memory_too_small",
+    "gpu_not_in_driver",
     "gpu_too_old",
     "gpu_unknown",
     "host_products_mixed",

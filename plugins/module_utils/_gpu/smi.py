@@ -2,8 +2,9 @@
 # PRIVATE to the collection: do not import this from outside, it may change without notice.
 """Read GPUs from nvidia-smi, the second reader: it comes with the driver, so a host needs no Python package for it.
 
-Three commands, started at the same time, each for what it alone tells: the CSV query (one row per GPU), ``-q`` with the
-sections of processes and remapped rows (its head has the CUDA version) and ``topo -m`` (NVLink between pairs).
+Four commands, started at the same time, each for what it alone tells: the CSV query (one row per GPU), ``-q`` with the
+sections of processes and remapped rows (its head has the CUDA version), ``topo -m`` (how each pair of GPUs is joined)
+and ``nvlink --status`` (which links are active).
 Format of each: NVIDIA's manual page nvidia-smi(1), and recordings in tests/unit/fixtures.
 """
 
@@ -45,6 +46,7 @@ FIELDS = (
 )
 DETAILS = ("-q", "-d", "PIDS,ROW_REMAPPER")
 TOPOLOGY = ("topo", "-m")
+LINKS = ("nvlink", "--status")
 
 # Runs nvidia-smi once with each of these lists of arguments, all at the same time, and returns
 # (exit status, standard output, standard error) of each.
@@ -52,7 +54,19 @@ Run = Callable[[Sequence["tuple[str, ...]"]], "list[tuple[int, str, str]]"]
 
 _EMPTY = ("", "n/a", "not supported", "unknown error")
 _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
-_NVLINK_CELL = re.compile(r"^NV\d+$")
+_NVLINK_CELL = re.compile(r"^NV(\d{1,3})$")
+#: The legend of ``topo -m`` in NVML's words (nvmlGpuTopologyLevel_t); SOC and PSB are what older ones call SYS and PXB.
+_ANCESTORS = {
+    "PIX": "single",
+    "PSB": "multiple",
+    "PXB": "multiple",
+    "PHB": "hostbridge",
+    "NODE": "node",
+    "SOC": "system",
+    "SYS": "system",
+}
+_LINK_HEAD = re.compile(r"^GPU (\d{1,4}): .*\(UUID: ([^)]+)\)\s*$")
+_LINK_STATE = re.compile(r"^\s+Link \d{1,3}: (.+?)\s*$")
 # R610 and newer write "CUDA UMD Version".
 _CUDA = re.compile(r"^CUDA (?:UMD )?Version\s*:\s*(\d+\.\d+)\s*$", re.MULTILINE)
 _UNKNOWN_FIELD = re.compile(r'Field "([^"]+)" is not a valid field to query')
@@ -89,14 +103,15 @@ def read(run: Run) -> DriverReading:
         SmiError: the query for GPUs failed; the message has nvidia-smi's own words.
     """
     fields: tuple[str, ...] = FIELDS
-    rows, details, topology = run((query(fields), DETAILS, TOPOLOGY))
+    rows, *others = run((query(fields), DETAILS, TOPOLOGY, LINKS))
     while rows[0] != 0:
         unknown = _UNKNOWN_FIELD.search(f"{rows[1]}{rows[2]}")
         if unknown is None or unknown.group(1) not in fields:
             raise _failure(*rows)
         fields = tuple(field for field in fields if field != unknown.group(1))
         (rows,) = run((query(fields),))
-    return parse(rows[1], topology[1] if topology[0] == 0 else "", details[1] if details[0] == 0 else "", fields=fields)
+    details, topology, links = (out if status == 0 else "" for status, out, _err in others)
+    return parse(rows[1], topology, details, links, fields)
 
 
 def _failure(status: int, out: str, err: str) -> SmiError:
@@ -106,8 +121,10 @@ def _failure(status: int, out: str, err: str) -> SmiError:
     return SmiError(f"nvidia-smi ended with status {status} and said: {said}", _STATES_BY_STATUS.get(status, state))
 
 
-def parse(rows: str, topology: str = "", details: str = "", fields: Sequence[str] = FIELDS) -> DriverReading:
-    """Turn the outputs of the three commands into a reading; rows that make no sense become warnings."""
+def parse(
+    rows: str, topology: str = "", details: str = "", links: str = "", fields: Sequence[str] = FIELDS
+) -> DriverReading:
+    """Turn the outputs of the four commands into a reading; rows that make no sense become warnings."""
     warnings: list[str] = []
     table: list[dict[str, str]] = []
     for number, line in enumerate(rows.splitlines(), 1):
@@ -120,7 +137,8 @@ def parse(rows: str, topology: str = "", details: str = "", fields: Sequence[str
         row = dict.fromkeys(FIELDS, "")
         row.update(zip(fields, (cell.strip() for cell in cells)))
         table.append(row)
-    peers_by_index = parse_topology(topology)
+    cells_by_index = parse_topology(topology)
+    active_links = parse_links(links)
     more = parse_details(details)
     addresses: dict[int, str] = {}
     for row in table:
@@ -135,7 +153,7 @@ def parse(rows: str, topology: str = "", details: str = "", fields: Sequence[str
             addresses[index] = row["pci.bus_id"]
     gpus = tuple(
         sorted(
-            (_gpu(row, addresses, peers_by_index, more) for row in table if row["pci.bus_id"]),
+            (_gpu(row, addresses, cells_by_index, active_links, more) for row in table if row["pci.bus_id"]),
             key=lambda gpu: gpu.pci_address,
         )
     )
@@ -207,10 +225,10 @@ def _process(processes: list[dict[str, Any]], key: str, value: str) -> None:
         processes[-1]["memory_mib"] = _integer(value.partition(" ")[0])
 
 
-def parse_topology(text: str) -> dict[int, tuple[int, ...]]:
-    """From ``nvidia-smi topo -m``: for each GPU index, the indexes that NVLink joins it to ("NV18" and the like)."""
+def parse_topology(text: str) -> dict[int, dict[int, str]]:
+    """From ``nvidia-smi topo -m``: for each GPU index, what is written about each other one ("NV18", "PIX" ...)."""
     header: list[str] = []
-    answer: dict[int, tuple[int, ...]] = {}
+    answer: dict[int, dict[int, str]] = {}
     for line in _COLOURS.sub("", text).splitlines():
         cells = line.split()
         if not header:
@@ -218,24 +236,78 @@ def parse_topology(text: str) -> dict[int, tuple[int, ...]]:
             continue
         if not cells or not re.fullmatch(r"GPU\d{1,4}", cells[0]):
             continue
-        joined = [
-            int(column[3:])
+        answer[int(cells[0][3:])] = {
+            int(column[3:]): cell
             for column, cell in zip(header, cells[1:])
-            if re.fullmatch(r"GPU\d{1,4}", column) and _NVLINK_CELL.match(cell)
-        ]
-        answer[int(cells[0][3:])] = tuple(joined)
+            if re.fullmatch(r"GPU\d{1,4}", column) and column != cells[0]
+        }
     return answer
+
+
+def parse_links(text: str) -> dict[str, int]:
+    """From ``nvidia-smi nvlink --status``: the number of active links by UUID; a GPU without NVLink is not in it."""
+    answer: dict[str, int] = {}
+    uuid = ""
+    for line in text.splitlines():
+        head = _LINK_HEAD.match(line)
+        state = _LINK_STATE.match(line)
+        if head:
+            uuid = head[2].strip()
+        elif state and uuid:
+            # An active link shows its speed, another one "<inactive>".
+            answer[uuid] = answer.get(uuid, 0) + (1 if re.match(r"\d", state[1]) else 0)
+    return answer
+
+
+def _bonds(cells: Mapping[int, str], addresses: Mapping[int, str]) -> dict[str, int]:
+    """How many NVLinks, as ``topo -m`` counts them, join a GPU to each other one."""
+    found = {addresses[peer]: _NVLINK_CELL.match(cell) for peer, cell in cells.items() if peer in addresses}
+    return {address: int(match[1]) for address, match in sorted(found.items()) if match}
+
+
+def _links(active: int | None, bonds: Mapping[str, int]) -> tuple[dict[str, Any], ...] | None:
+    """The active links by what is at their other end, as far as the two commands tell it together.
+
+    More bonds than links: all go through switches, and each peer is counted with all of them. With a single peer nobody
+    can tell a switch from a bridge. What else a link leads to is not told.
+    """
+    if active is None:
+        return None
+    told = sum(bonds.values())
+    if told > active:
+        return ({"peer_type": "switch", "peer_pci_address": None, "count": active},)
+    kind = "unknown" if len(bonds) == 1 else "gpu"
+    ends = [{"peer_type": kind, "peer_pci_address": peer, "count": count} for peer, count in bonds.items()]
+    if active > told:
+        ends.append({"peer_type": "unknown", "peer_pci_address": None, "count": active - told})
+    return tuple(ends)
+
+
+def _topology(cells: Mapping[int, str], addresses: Mapping[int, str]) -> tuple[dict[str, Any], ...]:
+    """How each other GPU is reached. Of GPUs that NVLink joins, ``topo -m`` does not tell the way over PCIe."""
+    return tuple(
+        {
+            "peer_pci_address": address,
+            "common_ancestor": _ANCESTORS.get(cell),
+            "nvlink": True if _NVLINK_CELL.match(cell) else (False if cell in _ANCESTORS else None),
+            "p2p_read": None,
+        }
+        for address, cell in sorted((addresses[peer], cell) for peer, cell in cells.items() if peer in addresses)
+    )
 
 
 def _gpu(
     row: dict[str, str],
     addresses: dict[int, str],
-    peers: dict[int, tuple[int, ...]],
+    cells_by_index: Mapping[int, Mapping[int, str]],
+    active_links: Mapping[str, int],
     details: Mapping[str, Mapping[str, Any]],
 ) -> DriverGpu:
     more = details.get(row["pci.bus_id"], {})
     index = _integer(row["index"])
-    own = peers.get(index) if index is not None else None
+    cells = cells_by_index.get(index) if index is not None else None
+    bonds = _bonds(cells, addresses) if cells is not None else {}
+    uuid = _value(row["uuid"])
     subsystem = _identity(row["pci.sub_device_id"])
     device = _identity(row["pci.device_id"])
     capability = _value(row["compute_cap"])
@@ -246,7 +318,7 @@ def _gpu(
         device_id=device[:4] if device else None,
         subsystem_id=f"{subsystem[4:]}:{subsystem[:4]}" if subsystem else None,
         name=_value(row["name"]),
-        uuid=_value(row["uuid"]),
+        uuid=uuid,
         memory_mib=_integer(row["memory.total"]),
         compute_capability=capability if capability and re.fullmatch(r"\d{1,2}\.\d", capability) else None,
         mig_enabled=_switch(row["mig.mode.current"]),
@@ -270,7 +342,9 @@ def _gpu(
         ),
         processes=more.get("processes"),
         fabric=_fabric(row["fabric.state"], row["fabric.status"]),
-        nvlink_peers=None if own is None else tuple(sorted(addresses[peer] for peer in own if peer in addresses)),
+        nvlink_peers=None if cells is None else tuple(bonds),
+        links=_links(active_links.get(uuid) if uuid else None, bonds),
+        topology=None if cells is None else _topology(cells, addresses),
     )
 
 

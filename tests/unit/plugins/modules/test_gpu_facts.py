@@ -20,6 +20,7 @@ FAKE_NVIDIA_SMI = """#!/bin/sh
 case "$1" in
   --query-gpu=*) cat {fixtures}/two_h100.csv ;;
   topo) cat {fixtures}/two_h100_topo.txt ;;
+  nvlink) cat {fixtures}/two_h100_nvlink.txt ;;
   -q) cat {fixtures}/two_h100_details.txt ;;
 esac
 """

@@ -88,12 +88,12 @@ def test_a_record_without_uuids_does_not_compare_them() -> None:
             ),
         ),
         (
-            seen(ONE, {**TWO, "uuid": None}),
+            seen(ONE, {**TWO, "uuid": None, "in_driver": False}),
             finding(
                 "gpu_not_in_driver",
-                "driver 580.105.08 does not report the GPU at 0000:3d:00.0",
-                "GPU-2, as recorded",
-                "look for Xid messages in the kernel's log (journalctl -k -g Xid); reset the GPU or reboot the host, "
+                "driver 580.105.08 does not report 0000:3d:00.0 (H100 SXM5 80GB)",
+                "a driver that reports every GPU on the PCI bus",
+                "look for Xid and NVRM messages in the kernel's log (journalctl -k); reset the GPU or reboot the host, "
                 "and have the card checked if it happens again",
             ),
         ),
@@ -121,6 +121,34 @@ def test_a_record_without_uuids_does_not_compare_them() -> None:
 )
 def test_gpus(observed: dict[str, Any], expected: Finding) -> None:
     assert host_findings("gpu-1", SYSTEM, SUPPORTED, [ONE, TWO], observed, expected_simulated=False) == [expected]
+
+
+def test_a_card_that_the_driver_does_not_report_is_found_without_a_recorded_uuid() -> None:
+    observed = seen(ONE, {**TWO, "uuid": None, "in_driver": False})
+    recorded = [{**ONE, "uuid": None}, {**TWO, "uuid": None}]
+    assert [item["code"] for item in host_findings("gpu-1", SYSTEM, SUPPORTED, recorded, observed)] == [
+        "gpu_not_in_driver"
+    ]
+
+
+@pytest.mark.parametrize("observed", [True, None], ids=["split", "not told"])
+def test_a_gpu_that_is_split_as_expected(observed: bool | None) -> None:
+    gpu = {**ONE, "mig_enabled": observed}
+    assert host_findings("gpu-1", SYSTEM, SUPPORTED, [{**ONE, "mig": "split", "split": True}], seen(gpu)) == []
+
+
+def test_a_gpu_that_nobody_has_split() -> None:
+    gpu = {**ONE, "mig_enabled": False}
+    assert host_findings("gpu-1", SYSTEM, SUPPORTED, [{**ONE, "mig": "split", "split": True}], seen(gpu)) == [
+        finding(
+            "mig_disabled",
+            "0000:17:00.0 (H100 SXM5 80GB, 10DE:2330) is whole",
+            "split by MIG, as nvidia_driver_mig says",
+            "have whoever cares for this host's driver split it, or take the GPU out of nvidia_driver_mig",
+        )
+    ]
+    # Where the fleet carries the driver, its stage splits it.
+    assert host_findings("gpu-1", SYSTEM, SUPPORTED, [{**ONE, "mig": "split", "split": False}], seen(gpu)) == []
 
 
 def test_no_gpu_at_all() -> None:

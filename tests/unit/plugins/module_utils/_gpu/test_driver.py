@@ -20,6 +20,7 @@ FIXTURES = Path(__file__).parents[3] / "fixtures" / "nvidia_smi"
 WORKING = f"""case "$1" in
   --query-gpu=*) cat {FIXTURES}/two_h100.csv ;;
   topo) cat {FIXTURES}/two_h100_topo.txt ;;
+  nvlink) cat {FIXTURES}/two_h100_nvlink.txt ;;
   -q) cat {FIXTURES}/two_h100_details.txt ;;
 esac"""
 NO_PACKAGE = "nvidia-ml-py is not installed for this Python (import of pynvml halted; None in sys.modules)"
@@ -168,3 +169,79 @@ def test_a_host_is_read_whole(program: MakeProgram, tmp_path: Path) -> None:
     facts = driver.read_host(sysfs_root=str(tmp_path), nvidia_smi=program(WORKING))
     assert (facts["driver_state"], facts["source"], facts["cuda_version"]) == ("running", "nvidia-smi", "13.0")
     assert [gpu["remapped_rows"]["pending"] for gpu in facts["gpus"]] == [False, True]
+
+
+SWITCH = {"vendor": "0x10de", "device": "0x1af1", "class": "0x068000"}
+
+
+def tree(root: Path, *, switches: bool, simulated: bool = False, device: str = "0x20b2") -> str:
+    """Write a PCI bus with one GPU (an A100, which tells nothing about its fabric), and its switches."""
+    subsystem = {"subsystem_vendor": "0x10de", "subsystem_device": "0x1463"}
+    gpu = {"vendor": "0x10de", "device": device, "class": "0x030200", **subsystem}
+    for address, attributes in {"0000:17:00.0": gpu, **({"0000:07:00.0": SWITCH} if switches else {})}.items():
+        directory = root / "bus" / "pci" / "devices" / address
+        directory.mkdir(parents=True)
+        for name, value in attributes.items():
+            (directory / name).write_text(f"{value}\n", encoding="ascii")
+    if simulated:
+        (root / "SIMULATED").touch()
+    return str(root)
+
+
+@pytest.fixture
+def systemctl(tmp_path: Path) -> MakeProgram:
+    """Return a function that writes a stand-in for systemctl, which notes that it was asked."""
+
+    def write(body: str) -> str:
+        path = tmp_path / "systemctl"
+        path.write_text(f'#!/bin/sh\necho "$*" >> {tmp_path}/asked\n{body}\n', encoding="utf-8")
+        path.chmod(0o755)
+        return str(path)
+
+    return write
+
+
+@pytest.mark.usefixtures("without_nvml")
+@pytest.mark.parametrize(
+    ("body", "state", "warning"),
+    [
+        ("echo active", "active", None),
+        ("echo inactive; exit 3", "inactive", None),
+        ("echo failed; exit 3", "failed", None),
+        ("exec sleep 600", None, "systemctl is-active nvidia-fabricmanager: no answer within 0.5 seconds"),
+        (
+            "echo 'System has not been booted with systemd' >&2; exit 1",
+            None,
+            "systemctl is-active nvidia-fabricmanager ended with status 1 and said: "
+            "System has not been booted with systemd",
+        ),
+    ],
+    ids=["active", "inactive", "failed", "hangs", "no systemd"],
+)
+def test_fabric_manager(
+    body: str, state: str | None, warning: str | None, systemctl: MakeProgram, tmp_path: Path
+) -> None:
+    root = tree(tmp_path / "sys", switches=True)
+    deadline = 0.5 if "sleep" in body else LONG_SECONDS
+    facts = driver.read_host(root, deadline_seconds=deadline, systemctl=systemctl(body))
+    assert facts["fabric_manager"] == state
+    assert (tmp_path / "asked").read_text(encoding="utf-8") == "is-active nvidia-fabricmanager\n"
+    assert facts["warnings"] == ([warning] if warning else [])
+
+
+@pytest.mark.usefixtures("without_nvml")
+@pytest.mark.parametrize(
+    ("options", "asked"),
+    [
+        ({"switches": False}, False),
+        ({"switches": True, "simulated": True}, False),
+        ({"switches": True}, True),
+        ({"switches": False, "device": "0x2901"}, True),
+    ],
+    ids=["no switches", "simulated", "switches on the bus", "a B200, whose switches are not on the bus"],
+)
+def test_fabric_manager_is_asked_for_where_switches_are(
+    options: dict[str, Any], asked: bool, systemctl: MakeProgram, tmp_path: Path
+) -> None:
+    driver.read_host(tree(tmp_path / "sys", **options), systemctl=systemctl("echo active"))
+    assert (tmp_path / "asked").exists() == asked

@@ -52,6 +52,7 @@ def test_a_host_without_gpus() -> None:
         "driver_version": None,
         "cuda_version": None,
         "nvswitch_count": 0,
+        "fabric_manager": None,
         "gpus": [],
         "unknown_devices": [],
         "warnings": [],
@@ -67,6 +68,7 @@ def test_before_a_driver_the_catalogue_answers() -> None:
         {
             "pci_address": ADDRESS,
             "index": None,
+            "in_driver": None,
             "device_id": "2330",
             "subsystem_id": "10DE:16C1",
             "product": "H100 SXM5 80GB",

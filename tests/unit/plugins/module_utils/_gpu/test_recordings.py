@@ -25,11 +25,12 @@ from ansible_collections.gpufleet.metal.plugins.module_utils._gpu.requirements i
 FIXTURES = Path(__file__).parents[3] / "fixtures"
 TOOLS = Path(__file__).parents[5] / "tools"
 RECORDINGS = sorted((FIXTURES / "gpu").glob("*.json"))
-ABOUT = {"gpu", "driver", "cuda", "date", "recorded", "replaced"}
+ABOUT = {"gpu", "driver", "cuda", "date", "recorded", "replaced", "seconds"}
 FAKE_NVIDIA_SMI = """#!/bin/sh
 case "$1" in
   --query-gpu=*) cat {fixtures}/two_h100.csv ;;
   topo) cat {fixtures}/two_h100_topo.txt ;;
+  nvlink) cat {fixtures}/two_h100_nvlink.txt ;;
   -q) cat {fixtures}/two_h100_details.txt ;;
 esac
 """
@@ -46,7 +47,7 @@ def replay(recording: dict[str, Any]) -> None:
     said = recording["nvidia_smi"]
     if said["query"]["status"] == 0:
         outputs = {name: one["output"] if one["status"] == 0 else "" for name, one in said.items()}
-        reading = smi.parse(outputs["query"], outputs["topology"], outputs["details"])
+        reading = smi.parse(outputs["query"], outputs["topology"], outputs["details"], outputs["links"])
         assert as_json(reading.as_dict()) == recording["readings"]["nvidia-smi"]
     bus = recording["sysfs"]
     on_bus = PciReading(
@@ -100,6 +101,10 @@ def test_the_recorder_on_a_simulated_host(tmp_path: Path) -> None:
     recording = json.loads(text)
     replay(recording)
     assert recording["about"]["date"] == "2026-11-25"
+    # Without nvidia-ml-py both ways end at nvidia-smi.
+    assert set(recording["about"]["seconds"]) <= {"nvml", "nvidia-smi"}
+    assert recording["about"]["seconds"]["nvidia-smi"] >= 0
+    assert "everything read with nvidia-smi alone: 2 GPUs in " in done.stdout
     assert "GPU-6f1b0c52" not in text
     assert [gpu["uuid"] for gpu in recording["facts"]["nvidia-smi"]["gpus"]] == [
         "GPU-00000000-0000-4000-8000-000000000000",

@@ -40,6 +40,13 @@ H100 = {
 }
 TWIN = {**H100, "pci_address": "0000:3d:00.0", "nvlink_peers": ["0000:17:00.0"]}
 V100 = {"device_id": "1DB5", "product": "V100 SXM2 32GB", "compute_capability": "7.0", "memory_mib": 32510}
+A100 = {
+    "device_id": "20B2",
+    "product": "A100 SXM4 80GB",
+    "compute_capability": "8.0",
+    "fabric": None,
+    "pcie_link": None,
+}
 B200 = {"device_id": "2901", "product": "B200 SXM", "compute_capability": "10.0", "memory_mib": 183359}
 PAIR = {"instances": [{"name": "llama-0", "gpus": ["0000:17:00.0", "0000:3d:00.0"]}]}
 NAME = "0000:17:00.0 (H100 SXM5 80GB)"
@@ -252,6 +259,38 @@ CASES: list[tuple[dict[str, Any], Options, tuple[str, str, str, str]]] = [
         ),
     ),
     (
+        facts({**H100, "nvlink_peers": []}, {**TWIN, "nvlink_peers": []}),
+        {"instances": [{**PAIR["instances"][0], "nvlink_required": True}]},
+        (
+            "nvlink_missing",
+            "instance llama-0: no NVLink between 0000:17:00.0 and 0000:3d:00.0",
+            "NVLink between all GPUs of the instance, as recorded when it was planned",
+            "check bridges and Fabric Manager; if the hardware was changed on purpose, run the playbook "
+            "gpufleet.metal.discover and commit the record",
+        ),
+    ),
+    (
+        facts({**H100, "in_driver": False}, {**TWIN, "in_driver": True}),
+        {},
+        (
+            "gpu_not_in_driver",
+            f"driver 580.105.08 does not report {NAME}",
+            "a driver that reports every GPU on the PCI bus",
+            "look for Xid and NVRM messages in the kernel's log (journalctl -k); reset the GPU or reboot the host, "
+            "and have the card checked if it happens again",
+        ),
+    ),
+    (
+        facts({**H100, **A100}, nvswitch_count=6, fabric_manager="inactive"),
+        {},
+        (
+            "fabric_manager_inactive",
+            "NVSwitches join the GPUs, and the service nvidia-fabricmanager is inactive",
+            "an active service: without it CUDA does not start (error 802)",
+            "install nvidia-fabricmanager of exactly the driver's version, start it, and look into its journal",
+        ),
+    ),
+    (
         facts({**H100, "mig_enabled": True}, TWIN),
         PAIR,
         (
@@ -447,6 +486,43 @@ def test_every_code_has_its_case() -> None:
 )
 def test_what_is_no_breach(seen: dict[str, Any], options: Options) -> None:
     assert breaches(seen, options) == []
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        {"fabric_manager": None},
+        {"fabric_manager": "active"},
+        {"fabric_manager": "inactive", "driver_state": "absent"},
+    ],
+    ids=["not asked", "active", "before a driver"],
+)
+def test_fabric_manager_where_it_is_not_wrong(host: dict[str, Any]) -> None:
+    assert breaches(facts({**H100, **A100}, nvswitch_count=6, **host)) == []
+
+
+def test_a_fabric_that_is_not_ready_says_enough() -> None:
+    gpu = {**H100, "fabric": {"state": "not started", "status": None}}
+    assert [item["code"] for item in breaches(facts(gpu, fabric_manager="failed"))] == ["fabric_not_ready"]
+
+
+@pytest.mark.parametrize(
+    ("gpu", "host", "codes"),
+    [
+        ({**H100, "in_driver": None}, {"driver_state": "absent"}, []),
+        ({**H100, "in_driver": False}, {"driver_state": "hung"}, ["driver_hung"]),
+        ({**H100, "in_driver": False}, {"driver_state": "lost"}, ["gpu_lost", "gpu_not_in_driver"]),
+        ({**H100, **B200, "in_driver": False}, {"driver_version": "565.57.01"}, ["driver_too_old_for_product"]),
+        (
+            {**H100, **V100, "in_driver": False},
+            {"driver_version": "620.70.06"},
+            ["gpu_too_old", "driver_too_new_for_product"],
+        ),
+    ],
+    ids=["no driver", "no answer", "lost", "too old a driver for it", "too new a driver for it"],
+)
+def test_a_gpu_that_is_not_in_the_driver(gpu: dict[str, Any], host: dict[str, Any], codes: list[str]) -> None:
+    assert [item["code"] for item in breaches(facts(gpu, **host))] == codes
 
 
 def test_a_width_that_no_catalogue_knows_is_held_against_the_slot() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -22,7 +23,9 @@ def text(name: str) -> str:
 
 
 def test_two_h100() -> None:
-    reading = smi.parse(text("two_h100.csv"), text("two_h100_topo.txt"), text("two_h100_details.txt"))
+    reading = smi.parse(
+        text("two_h100.csv"), text("two_h100_topo.txt"), text("two_h100_details.txt"), text("two_h100_nvlink.txt")
+    )
     common = {
         "device_id": "2330",
         "subsystem_id": "10DE:16C1",
@@ -43,6 +46,10 @@ def test_two_h100() -> None:
         "fabric": {"state": "completed", "status": "success"},
     }
     rows = {"correctable": 0, "uncorrectable": 0, "pending": False, "failure": False}
+
+    def joined(peer: str) -> tuple[dict[str, Any], ...]:
+        return ({"peer_pci_address": peer, "common_ancestor": None, "nvlink": True, "p2p_read": None},)
+
     assert reading == DriverReading(
         source="nvidia-smi",
         driver_version="580.105.08",
@@ -55,6 +62,8 @@ def test_two_h100() -> None:
                 nvlink_peers=("0000:3d:00.0",),
                 remapped_rows=rows,
                 processes=({"pid": 4712, "name": "VLLM::Worker_TP0", "memory_mib": 70214},),
+                links=({"peer_type": "unknown", "peer_pci_address": "0000:3d:00.0", "count": 18},),
+                topology=joined("0000:3d:00.0"),
                 **common,
             ),
             DriverGpu(
@@ -64,6 +73,9 @@ def test_two_h100() -> None:
                 nvlink_peers=("0000:17:00.0",),
                 remapped_rows={**rows, "correctable": 1, "uncorrectable": 2, "pending": True},
                 processes=(),
+                # One of its links is down, and the matrix counts 18: they are not those of a bridge.
+                links=({"peer_type": "switch", "peer_pci_address": None, "count": 17},),
+                topology=joined("0000:17:00.0"),
                 **common,
             ),
         ),
@@ -81,7 +93,82 @@ def test_four_l4_without_nvlink_and_mig() -> None:
 
 
 def test_without_topology_nothing_is_known_about_nvlink() -> None:
-    assert [gpu.nvlink_peers for gpu in smi.parse(text("two_h100.csv")).gpus] == [None, None]
+    said = smi.parse(text("two_h100.csv")).gpus
+    assert [(gpu.nvlink_peers, gpu.links, gpu.topology) for gpu in said] == [(None, None, None)] * 2
+
+
+# Written after the legend that nvidia-smi itself prints below the matrix, not recorded from hardware.
+TOPOLOGY = """\
+\tGPU0\tGPU1\tGPU2\tGPU3\tGPU4\tGPU5\tNIC0\tCPU Affinity\tNUMA Affinity\tGPU NUMA ID
+GPU0\t X \tNV4\tPIX\tPXB\tPHB\tNODE\tPIX\t0-31\t0\t\tN/A
+GPU1\tNV4\t X \tPSB\tSYS\tSOC\t???\tPIX\t0-31\t0\t\tN/A
+NIC0\tPIX\tPIX\tSYS\tSYS\tSYS\tSYS\t X \t\t\t\t
+"""
+
+
+def test_the_whole_matrix() -> None:
+    cells = smi.parse_topology(TOPOLOGY)
+    assert cells == {
+        0: {1: "NV4", 2: "PIX", 3: "PXB", 4: "PHB", 5: "NODE"},
+        1: {0: "NV4", 2: "PSB", 3: "SYS", 4: "SOC", 5: "???"},
+    }
+    rows = [f"{index}, 00000000:{index:02X}:00.0" + ", N/A" * (len(smi.FIELDS) - 2) for index in range(6)]
+    first, second, *others = smi.parse("\n".join(rows), TOPOLOGY).gpus
+    told = ("common_ancestor", "nvlink")
+    assert first.topology is not None
+    assert second.topology is not None
+    assert [tuple(pair[key] for key in told) for pair in first.topology] == [
+        (None, True),
+        ("single", False),
+        ("multiple", False),
+        ("hostbridge", False),
+        ("node", False),
+    ]
+    assert [tuple(pair[key] for key in told) for pair in second.topology] == [
+        (None, True),
+        ("multiple", False),
+        ("system", False),
+        ("system", False),
+        (None, None),
+    ]
+    assert (first.nvlink_peers, first.links) == (("0000:01:00.0",), None)
+    assert [gpu.topology for gpu in others] == [None] * 4
+
+
+def ends(*found: tuple[str, str | None, int]) -> tuple[dict[str, Any], ...]:
+    return tuple({"peer_type": kind, "peer_pci_address": peer, "count": count} for kind, peer, count in found)
+
+
+@pytest.mark.parametrize(
+    ("active", "bonds", "links"),
+    [
+        (None, {}, None),
+        (0, {}, ()),
+        (12, {"b": 12, "c": 12, "d": 12}, ends(("switch", None, 12))),
+        (12, {"b": 4, "c": 4, "d": 4}, ends(("gpu", "b", 4), ("gpu", "c", 4), ("gpu", "d", 4))),
+        (12, {"b": 12}, ends(("unknown", "b", 12))),
+        (6, {"b": 2, "c": 2}, ends(("gpu", "b", 2), ("gpu", "c", 2), ("unknown", None, 2))),
+        (4, {}, ends(("unknown", None, 4))),
+    ],
+    ids=["no NVLink", "all down", "switches", "a mesh", "a pair", "links to elsewhere", "no matrix"],
+)
+def test_links(active: int | None, bonds: dict[str, int], links: tuple[dict[str, Any], ...] | None) -> None:
+    assert smi._links(active, bonds) == links
+
+
+@pytest.mark.parametrize(
+    ("said", "active"),
+    [
+        ("", {}),
+        ("GPU 0: NVIDIA L4 (UUID: GPU-1)\n", {}),
+        ("GPU 0: A100 (UUID: GPU-1)\n\t Link 0: 25 GB/s\n\t Link 1: <inactive>\n", {"GPU-1": 1}),
+        ("GPU 0: A100 (UUID: GPU-1)\n\t Link 0: <inactive>\n", {"GPU-1": 0}),
+        ("\t Link 0: 25 GB/s\n", {}),
+    ],
+    ids=["nothing", "a product without NVLink", "one of two", "none", "of no GPU"],
+)
+def test_active_links(said: str, active: dict[str, int]) -> None:
+    assert smi.parse_links(said) == active
 
 
 @pytest.mark.parametrize(
@@ -150,15 +237,15 @@ def test_a_failing_nvidia_smi_is_quoted_and_understood(status: int, said: str, s
     assert caught.value.state == state
 
 
-def test_read_starts_it_three_times_and_does_without_two_of_them() -> None:
+def test_read_starts_it_four_times_and_does_without_three_of_them() -> None:
     asked = []
 
     def run(commands: Sequence[tuple[str, ...]]) -> list[tuple[int, str, str]]:
         asked.append(list(commands))
-        return [(0, text("two_h100.csv"), ""), (2, "", "unknown option"), (2, "", "unknown option")]
+        return [(0, text("two_h100.csv"), ""), *[(2, "", "unknown option")] * 3]
 
     reading = smi.read(run)
-    assert asked == [[smi.query(), smi.DETAILS, smi.TOPOLOGY]]
+    assert asked == [[smi.query(), smi.DETAILS, smi.TOPOLOGY, smi.LINKS]]
     assert (len(reading.gpus), reading.cuda_version, reading.warnings) == (2, None, ())
 
 
@@ -184,9 +271,9 @@ def test_a_field_that_was_not_asked_for_is_no_reason_to_ask_again() -> None:
 
 
 @ANY_SPEED
-@given(query=st.text(), topology=st.text(), details=st.text())
-def test_random_text_never_crashes(query: str, topology: str, details: str) -> None:
-    reading = smi.parse(query, topology, details)
+@given(query=st.text(), topology=st.text(), details=st.text(), links=st.text())
+def test_random_text_never_crashes(query: str, topology: str, details: str, links: str) -> None:
+    reading = smi.parse(query, topology, details, links)
     assert reading.source == "nvidia-smi"
 
 

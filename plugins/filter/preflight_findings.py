@@ -29,7 +29,7 @@ options:
     elements: dict
     required: true
   expected_gpus:
-    description: The GPUs that the plan uses, each with C(pci_address), C(device_id), C(product) and C(uuid).
+    description: The GPUs that the plan uses, each with C(pci_address), C(device_id), C(product), C(uuid) and C(split).
     type: list
     elements: dict
     default: []

@@ -46,6 +46,10 @@ def row(product: Any, vendor: str) -> tuple[str, ...]:
         f"gen {product.pcie_generation}" if product.pcie_generation else "",
         f"x{product.pcie_width}" if product.pcie_width else "",
     ]
+    memory = [
+        f"{product.memory_gb} GB" if product.memory_gb else "",
+        f"{product.reported_mib} MiB" if product.reported_mib else "",
+    ]
     drivers = [
         f"from {product.driver_version_minimum}" if product.driver_version_minimum else "",
         f"up to branch {product.driver_branch_maximum}" if product.driver_branch_maximum else "",
@@ -55,7 +59,7 @@ def row(product: Any, vendor: str) -> tuple[str, ...]:
         product.name,
         f"{vendor}:{product.device_id}{subsystem}",
         product.compute_capability,
-        f"{product.memory_gb} GB" if product.memory_gb else "not stated",
+        ", ".join(text for text in memory if text) or "not stated",
         nvlink,
         " ".join(text for text in pcie if text) or "not stated",
         str(product.mig_instances or "-"),

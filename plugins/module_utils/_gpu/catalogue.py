@@ -13,7 +13,10 @@ Sources of the numbers:
   Volta: the PCI id database.
 - Compute capability: https://developer.nvidia.com/cuda-gpus and its page of legacy GPUs.
 - Memory and NVLink: the vendor's product pages. Memory is the nominal size of the product in GB;
-  what the driver reports is up to 6 % less (a T4 of 16 GB: 15360 MiB).
+  what the driver reports is up to 7 % less (a T4 of 16 GB: 15360 MiB, a B300 of 288 GB: 275040 MiB).
+- What the driver reports: published outputs of nvidia-smi (H100, A100, A10, L40S, L4 and T4 together in pull request
+  2797 of modal-labs/modal-client; the others, drivers 535 to 610). Where none was at hand, or ECC is the owner's choice
+  and takes memory (RTX A6000 and the like), there is none.
 - PCIe generation and lanes: "System interface" or "Interconnect" of the vendor's data sheet or product brief of each
   product, set down without reading every sheet again: of all columns this one is the least certain. Where a sheet
   names a generation and no lanes, or none is public, the value is None. NVML's own answer for the generation wins.
@@ -35,6 +38,10 @@ OPEN_OR_PROPRIETARY = ("open", "proprietary")
 PROPRIETARY_ONLY = ("proprietary",)
 
 
+#: Of a nominal size, what a driver reports at least: the least of the known products is the B300 with 93.3 %.
+NOMINAL_SHARE = 0.93
+
+
 @dataclass(frozen=True)
 class Product:
     """One product, as NVIDIA sells it.
@@ -47,6 +54,7 @@ class Product:
         architecture: volta, turing, ampere, ada, hopper or blackwell.
         compute_capability: "major.minor" as CUDA counts.
         memory_gb: nominal memory of one GPU in GB (1024**3 bytes), None where no source states it.
+        reported_mib: what a driver reports of it in MiB, None where no source states it.
         nvlink_gb_per_second: NVLink bandwidth of one GPU in GB/s, both directions together; None where the
             product has no NVLink or no source states it.
         nvlink_kind: none, bridge (pairs of cards), sxm (baseboard or rack), c2c (also to the CPU).
@@ -68,6 +76,7 @@ class Product:
     compute_capability: str
     memory_gb: int | None
     subsystem_ids: tuple[str, ...] = ()
+    reported_mib: int | None = None
     nvlink_gb_per_second: float | None = None
     nvlink_kind: str = "none"
     mig_instances: int = 0
@@ -89,6 +98,13 @@ class Product:
     def memory_mib(self) -> int | None:
         """Nominal memory in MiB; what the driver reports is a little less."""
         return None if self.memory_gb is None else self.memory_gb * 1024
+
+    @property
+    def expected_mib(self) -> int | None:
+        """What a driver will report, or at least report: for plans that are made before there is one."""
+        if self.reported_mib is not None or self.memory_mib is None:
+            return self.reported_mib
+        return int(self.memory_mib * NOMINAL_SHARE)
 
 
 _volta = partial(
@@ -133,7 +149,7 @@ PRODUCTS: tuple[Product, ...] = (
     _volta("V100 SXM2 32GB", "1DB5", memory_gb=32, nvlink_gb_per_second=300, nvlink_kind="sxm"),
     _volta("V100 PCIe 16GB", "1DB4", memory_gb=16),
     _volta("V100 PCIe 32GB", "1DB6", memory_gb=32),
-    _turing("T4", "1EB8", memory_gb=16),
+    _turing("T4", "1EB8", memory_gb=16, reported_mib=15360),
     _turing("Quadro RTX 6000", "1E30", memory_gb=24, nvlink_gb_per_second=100, nvlink_kind="bridge"),
     _turing(
         "Quadro RTX 8000",
@@ -143,18 +159,18 @@ PRODUCTS: tuple[Product, ...] = (
         nvlink_gb_per_second=100,
         nvlink_kind="bridge",
     ),
-    _a100_sxm("A100 SXM4 40GB", "20B0", memory_gb=40),
-    _a100_sxm("A100 SXM4 80GB", "20B2", memory_gb=80),
+    _a100_sxm("A100 SXM4 40GB", "20B0", memory_gb=40, reported_mib=40960),
+    _a100_sxm("A100 SXM4 80GB", "20B2", memory_gb=80, reported_mib=81920),
     _a100_sxm("A100 SXM 64GB", "20B3", memory_gb=64, pcie_generation=None, pcie_width=None, note="custom product"),
-    _a100_pcie("A100 PCIe 40GB", "20F1", memory_gb=40),
-    _a100_pcie("A100 PCIe 80GB", "20B5", memory_gb=80),
+    _a100_pcie("A100 PCIe 40GB", "20F1", memory_gb=40, reported_mib=40960),
+    _a100_pcie("A100 PCIe 80GB", "20B5", memory_gb=80, reported_mib=81920),
     _a800_sxm("A800 SXM4 40GB", "20BD", memory_gb=40),
     _a800_sxm("A800 SXM4 80GB", "20F3", memory_gb=80),
     _a800_pcie("A800 PCIe 80GB", "20F5", memory_gb=80),
     _a800_pcie("A800 40GB Active", "20F6", memory_gb=40),
     _ga100("A30", "20B7", memory_gb=24, nvlink_gb_per_second=200, nvlink_kind="bridge", mig_instances=4),
-    _ampere_bridge("A40", "2235", memory_gb=48),
-    _ampere("A10", "2236", memory_gb=24),
+    _ampere_bridge("A40", "2235", memory_gb=48, reported_mib=46068),
+    _ampere("A10", "2236", memory_gb=24, reported_mib=23028),
     _ampere("A10G", "2237", memory_gb=24, pcie_generation=None, pcie_width=None),
     _ampere(
         "A16",
@@ -168,17 +184,17 @@ PRODUCTS: tuple[Product, ...] = (
     _ampere_bridge("RTX A6000", "2230", memory_gb=48),
     _ampere_bridge("RTX A5000", "2231", memory_gb=24),
     _ampere_bridge("RTX A5500", "2233", memory_gb=24),
-    _ada("L4", "27B8", memory_gb=24),
+    _ada("L4", "27B8", memory_gb=24, reported_mib=23034),
     _ada("L2", "27B6", memory_gb=24),
     _ada("L40", "26B5", memory_gb=48),
-    _ada("L40S", "26B9", memory_gb=48),
-    _ada("L20", "26BA", memory_gb=48),
+    _ada("L40S", "26B9", memory_gb=48, reported_mib=46068),
+    _ada("L20", "26BA", memory_gb=48, reported_mib=46068),
     _ada("RTX 6000 Ada", "26B1", memory_gb=48),
     _ada("RTX 5880 Ada", "26B3", memory_gb=48),
     _ada("RTX 5000 Ada", "26B2", memory_gb=32),
-    _hopper_sxm("H100 SXM5 80GB", "2330", memory_gb=80),
+    _hopper_sxm("H100 SXM5 80GB", "2330", memory_gb=80, reported_mib=81559),
     _hopper_pcie("H100 PCIe", "2331", memory_gb=80),
-    _hopper_pcie("H100 NVL", "2321", memory_gb=94),
+    _hopper_pcie("H100 NVL", "2321", memory_gb=94, reported_mib=95830),
     _hopper_sxm(
         "H100 SXM 64GB",
         "2339",
@@ -198,9 +214,9 @@ PRODUCTS: tuple[Product, ...] = (
     _hopper_sxm("H800 SXM", "2324", memory_gb=80, nvlink_gb_per_second=400),
     _hopper_pcie("H800 PCIe", "2322", memory_gb=80, nvlink_gb_per_second=400),
     _hopper_pcie("H800 NVL", "233A", memory_gb=94, nvlink_gb_per_second=400),
-    _hopper_sxm("H200 SXM", "2335", memory_gb=141),
+    _hopper_sxm("H200 SXM", "2335", memory_gb=141, reported_mib=143771),
     _hopper_pcie("H200 NVL", "233B", memory_gb=141, nvlink_gb_per_second=900),
-    _hopper_sxm("H20", "2329", memory_gb=96),
+    _hopper_sxm("H20", "2329", memory_gb=96, reported_mib=97871),
     _hopper_sxm("H20-3e", "232C", memory_gb=141),
     _hopper_sxm(
         "H20 NVL16",
@@ -210,13 +226,16 @@ PRODUCTS: tuple[Product, ...] = (
         pcie_width=None,
         note="memory size not stated by any source",
     ),
-    _grace_hopper("GH200 96GB", "2342", memory_gb=96, note="sold with 120 GB or 480 GB of LPDDR in its name"),
+    _grace_hopper(
+        "GH200 96GB", "2342", memory_gb=96, reported_mib=97871, note="sold with 120 GB or 480 GB of LPDDR in its name"
+    ),
     _grace_hopper("GH200 144GB HBM3e", "2348", memory_gb=144),
     _blackwell_sxm(
         "B200 SXM",
         "2901",
         compute_capability="10.0",
         memory_gb=180,
+        reported_mib=183359,
         pcie_generation=5,
         driver_version_minimum="570.133.20",
         fabric="nvlink5",
@@ -234,6 +253,7 @@ PRODUCTS: tuple[Product, ...] = (
         "2941",
         compute_capability="10.0",
         memory_gb=186,
+        reported_mib=189471,
         fabric="imex",
         cpu_architecture="aarch64",
         note="186 to 189 GB by board",
@@ -243,6 +263,7 @@ PRODUCTS: tuple[Product, ...] = (
         "3182",
         compute_capability="10.3",
         memory_gb=288,
+        reported_mib=275040,
         pcie_generation=6,
         driver_version_minimum="580",
         fabric="nvlink5",
@@ -260,6 +281,7 @@ PRODUCTS: tuple[Product, ...] = (
         "RTX PRO 6000 Blackwell Server Edition",
         "2BB5",
         memory_gb=96,
+        reported_mib=97887,
         mig_instances=4,
         driver_version_minimum="575.57.08",
     ),
@@ -267,6 +289,7 @@ PRODUCTS: tuple[Product, ...] = (
         "RTX PRO 6000 Blackwell Workstation Edition",
         "2BB1",
         memory_gb=96,
+        reported_mib=97887,
         driver_version_minimum="575.57.08",
         note="MIG is confirmed for the Server Edition only",
     ),
@@ -274,6 +297,7 @@ PRODUCTS: tuple[Product, ...] = (
         "RTX PRO 6000 Blackwell Max-Q Workstation Edition",
         "2BB4",
         memory_gb=96,
+        reported_mib=97887,
         driver_version_minimum="575.57.08",
         note="MIG is confirmed for the Server Edition only",
     ),
@@ -289,9 +313,17 @@ PRODUCTS: tuple[Product, ...] = (
         pcie_width=None,
         note="memory size not stated by any source",
     ),
-    _ampere("GeForce RTX 3090", "2204", memory_gb=24, nvlink_kind="bridge"),
-    _ada("GeForce RTX 4090", "2684", memory_gb=24),
-    _blackwell("GeForce RTX 5090", "2B85", compute_capability="12.0", memory_gb=32, pcie_generation=5, pcie_width=16),
+    _ampere("GeForce RTX 3090", "2204", memory_gb=24, reported_mib=24576, nvlink_kind="bridge"),
+    _ada("GeForce RTX 4090", "2684", memory_gb=24, reported_mib=24564),
+    _blackwell(
+        "GeForce RTX 5090",
+        "2B85",
+        compute_capability="12.0",
+        memory_gb=32,
+        reported_mib=32607,
+        pcie_generation=5,
+        pcie_width=16,
+    ),
     _blackwell(
         "GB10",
         "2E12",

@@ -21,6 +21,7 @@ GPU_KEYS = (
     "product",
     "uuid",
     "memory_mib",
+    "memory_source",
     "compute_capability",
     "numa_node",
     "mig_enabled",

@@ -13,6 +13,7 @@ import posixpath
 from collections.abc import Mapping, Sequence
 from functools import reduce
 from typing import Any
+from dataclasses import replace
 
 from .applied import running_instances
 from .capability import gpu_requirements
@@ -25,6 +26,7 @@ from .inventory import read_fleet
 from .kv_cache import GIB
 from .parallel import MINIMUM_CAPABILITY
 from .placement import LINKS, Demand, Placed, place
+from .mig import SPLIT
 from .schema import Endpoint, Engine, Fleet, Gpu, Host, Inventory
 
 #: Keys of an instance that describe it: for those who read the plan, not for the role that runs it.
@@ -267,13 +269,23 @@ def _certificate(host: Host, endpoint: Endpoint) -> dict[str, Any]:
     }
 
 
-def _slice(host: Host, fleet: Fleet, engine: Engine, instances: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Return what the roles of a GPU node are given."""
+def _slice(
+    host: Host, fleet: Fleet, engine: Engine, instances: Sequence[Mapping[str, Any]], driver: Mapping[str, Any] | None
+) -> dict[str, Any]:
+    """Return what the roles of a GPU node are given; ``driver``: its driver_slice."""
     models = {model.name: model for model in fleet.models}
     mine = [{key: value for key, value in i.items() if key not in DESCRIPTION} for i in instances]
     return {
         "expected_gpus": [
-            {"pci_address": gpu.pci_address, "device_id": gpu.device_id, "product": gpu.product, "uuid": gpu.uuid}
+            {
+                "pci_address": gpu.pci_address,
+                "device_id": gpu.device_id,
+                "product": gpu.product,
+                "uuid": gpu.uuid,
+                "mig": gpu.mig,
+                # Where the fleet carries the driver, its stage splits what is not split yet.
+                "split": gpu.mig == SPLIT and driver is None,
+            }
             for gpu in host.gpus
         ],
         "accelerator": engine.accelerator,
@@ -356,7 +368,11 @@ def build_plan(inventory: Inventory) -> dict[str, Any]:
     findings = list(fleet.findings) + _host_findings(fleet)
     engine = fleet.engine or Engine(image=None)
     endpoint = fleet.endpoint or Endpoint(hostname=fleet.name)
-    gpu_hosts = [host for host in fleet.hosts if host.group == "gpu_nodes" and host.gpus]
+    gpu_hosts = [
+        replace(host, gpus=whole)
+        for host in fleet.hosts
+        if host.group == "gpu_nodes" and (whole := tuple(gpu for gpu in host.gpus if gpu.mig is None))
+    ]
     groups = gpu_groups(gpu_hosts)
 
     decisions: dict[str, Decision] = {}
@@ -400,8 +416,7 @@ def build_plan(inventory: Inventory) -> dict[str, Any]:
             "firewall": _firewall(host.name, flows_by_host.get(host.name, []), sets),
         }
         if host.group == "gpu_nodes":
-            part.update(_slice(host, fleet, engine, by_host.get(host.name, [])))
-            part["gpu_requirements"] = gpu_requirements(by_host.get(host.name, []), decisions, engine)
+            mine = by_host.get(host.name, [])
             part["driver"] = driver_slice(host.name, fleet.name, inventory, engine.accelerator, findings)
         else:
             part["upstreams"] = upstreams
@@ -423,6 +438,8 @@ def build_plan(inventory: Inventory) -> dict[str, Any]:
         "flows": flows,
         "certificates": [
             {"name": "gateway", "hosts": [host.name], **_certificate(host, endpoint)} for host in gateways
+            part.update(_slice(host, fleet, engine, mine, part["driver"]))
+            part["gpu_requirements"] = gpu_requirements(mine, decisions, engine, host.gpus)
         ],
         "scrape_targets": [
             {"job": "vllm", "host": i["host"], "address": i["address"], "port": i["port"], "path": "/metrics"}

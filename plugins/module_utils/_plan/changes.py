@@ -134,7 +134,8 @@ def _differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
         if key in old and old[key] != new[key]
     ]
     if old["gpus"] != new["gpus"]:
-        texts.append("another name of its GPUs")
+        named = not any(gpu.get("uuid") for gpu in old["gpus"]) and all(gpu.get("uuid") for gpu in new["gpus"])
+        texts.append("its GPUs are now known by UUID" if named else "another name of its GPUs")
     return texts
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from .findings import KINDS
 from .memory import BINDINGS
+from .mig import SPLIT, WHOLE
 
 #: Version of the plan's structure.
 SCHEMA = 1
@@ -225,6 +226,7 @@ _GPU_REQUIREMENTS = _object(
                 }
             )
         ),
+                    "nvlink_required": {"type": "boolean", "description": "NVLink joins all of its GPUs, as recorded"},
     },
     "what the instances ask of the GPUs, in the words of the module gpu_validate",
 )
@@ -237,7 +239,17 @@ _GPU_NODE = _object(
         "group": {"const": "gpu_nodes"},
         "expected_gpus": _list(
             _object(
-                {"pci_address": _text(), "device_id": _text(), "product": _text(), "uuid": _or_null(_text())},
+                {
+                    "pci_address": _text(),
+                    "device_id": _text(),
+                    "product": _text(),
+                    "uuid": _or_null(_text()),
+                    "mig": {
+                        "enum": [SPLIT, WHOLE, None],
+                        "description": "layout that is wanted of a GPU that no instance is put on; null: it is whole",
+                    },
+                    "split": {"type": "boolean", "description": "nobody but its owner splits it: it must be split"},
+                },
             ),
             "the recorded GPUs",
         ),

@@ -12,6 +12,7 @@ from typing import Any
 from ansible_collections.gpufleet.metal.plugins.module_utils._gpu import catalogue
 
 from .findings import Finding, did_you_mean, natural_key
+from .mig import SPLIT, VARIABLE, wanted_layout
 from .reader import PCI_ADDRESS, as_capability, as_integer, is_ip, shown
 from .schema import GROUPS, Gpu, Host, Inventory
 
@@ -48,8 +49,10 @@ def _read_address(host: str, variables: Mapping[str, Any], findings: list[Findin
     return None
 
 
-def _read_gpus(host: str, record: Any, accelerator: str, findings: list[Finding]) -> tuple[tuple[Gpu, ...], bool]:
-    """Read a host's recorded hardware: its usable GPUs, and whether all of it could be read."""
+def _read_gpus(
+    host: str, record: Any, layout: Any, accelerator: str, findings: list[Finding]
+) -> tuple[tuple[Gpu, ...], bool]:
+    """Read a host's recorded hardware: its GPUs, and whether all of it could be read; ``layout``: nvidia_driver_mig."""
     again = f"run ansible-playbook gpufleet.metal.discover --limit {host} and commit host_vars/{host}/gpu_inventory.yml"
     if record is None:
         findings.append(
@@ -133,8 +136,10 @@ def _read_gpus(host: str, record: Any, accelerator: str, findings: list[Finding]
         else:
             seen.add(address)
             parsed.append((address, entry))
-    for index, (address, entry) in enumerate(sorted(parsed, key=lambda item: item[0])):
-        gpu = _read_gpu(host, index, address, entry, again, findings)
+    parsed.sort(key=lambda item: item[0])
+    wanted = wanted_layout(host, layout, parsed, findings)
+    for index, (address, entry) in enumerate(parsed):
+        gpu = _read_gpu(host, index, address, entry, wanted.get(address), again, findings)
         if gpu is None:
             ok = False
         else:
@@ -163,10 +168,34 @@ def _with_catalogued_nvlink(gpus: list[Gpu], entries: Mapping[str, Mapping[str, 
     )
 
 
+def _memory_mib(device: str, entry: Mapping[str, Any]) -> int | None:
+    """Return the memory that a driver reports, or will report: a nominal size is more than there is.
+
+    A record of an older version does not say who told the size: the nominal one of a card that no driver has named.
+    """
+    memory = as_integer(entry.get("memory_mib"))
+    subsystem = entry.get("subsystem_id")
+    product = catalogue.find(device, str(subsystem) if subsystem else None) if device else None
+    nominal = product.memory_mib if product else None
+    source = entry.get("memory_source")
+    if memory is None or not (
+        source == "catalogue" or (source is None and not entry.get("uuid") and memory == nominal)
+    ):
+        return memory
+    expected = product.expected_mib if product is not None and memory == nominal else None
+    return expected if expected is not None else int(memory * catalogue.NOMINAL_SHARE)
+
+
 def _read_gpu(
-    host: str, index: int, address: str, entry: Mapping[str, Any], again: str, findings: list[Finding]
+    host: str,
+    index: int,
+    address: str,
+    entry: Mapping[str, Any],
+    layout: str | None,
+    again: str,
+    findings: list[Finding],
 ) -> Gpu | None:
-    """Read one recorded GPU, or report why it cannot be used."""
+    """Read one recorded GPU, or report why it cannot be used; ``layout``: SPLIT, WHOLE or nothing is wanted of it."""
     device = str(entry.get("device_id") or "").upper()
     product = entry.get("product")
     if product is None:
@@ -184,7 +213,7 @@ def _read_gpu(
         )
         return None
     where = f"gpu_inventory {address}"
-    memory = as_integer(entry.get("memory_mib"))
+    memory = _memory_mib(device, entry)
     capability = as_capability(entry.get("compute_capability"))
     ok = True
     if memory is None or memory < 1:
@@ -210,14 +239,16 @@ def _read_gpu(
             )
         )
         ok = False
-    if entry.get("mig_enabled") is True:
+    split = entry.get("mig_enabled") is True
+    if split and layout is None:
         findings.append(
             Finding(
                 host,
                 "mig_enabled",
                 f"{address} ({product}) is split by MIG",
                 "whole GPUs",
-                f"run nvidia-smi --id {address} --multi-instance-gpu 0 on {host}, then {again}",
+                f"if it is meant to be split, name it in {VARIABLE} of {host}; else run nvidia-smi --id {address} "
+                f"--multi-instance-gpu 0 there, then {again}",
             )
         )
         ok = False
@@ -237,6 +268,7 @@ def _read_gpu(
         numa_node=numa if numa is not None else -1,
         nvlink_peers=tuple(sorted(str(peer).lower() for peer in peers)) if isinstance(peers, (list, tuple)) else (),
         nvlink_known=isinstance(peers, (list, tuple)),
+        mig=layout if split or layout == SPLIT else None,
     )
 
 
@@ -277,7 +309,9 @@ def read_hosts(inventory: Inventory, fleet: str, accelerator: str, findings: lis
         gpus: tuple[Gpu, ...] = ()
         known = True
         if "gpu_nodes" in groups:
-            gpus, known = _read_gpus(name, variables.get("gpu_inventory"), accelerator, findings)
+            gpus, known = _read_gpus(
+                name, variables.get("gpu_inventory"), variables.get(VARIABLE), accelerator, findings
+            )
         if len(groups) == 1:
             hosts.append(Host(name, groups[0], address, tuple(sorted(ports)), gpus, known))
     owners: dict[str, list[str]] = {}

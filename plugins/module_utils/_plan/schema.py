@@ -28,7 +28,14 @@ FLEET_VARIABLES = (
 HOST_FLEET_VARIABLES = ("fleet_address", "fleet_driver_override")
 
 #: Everything that the plan reads of one host.
-HOST_VARIABLES = ("ansible_host", "ansible_port", "fleet_address", "fleet_driver_override", "gpu_inventory")
+HOST_VARIABLES = (
+    "ansible_host",
+    "ansible_port",
+    "fleet_address",
+    "fleet_driver_override",
+    "gpu_inventory",
+    "nvidia_driver_mig",
+)
 
 #: Variables that start with ``fleet_`` and belong to the playbooks, not to the plan.
 PLAYBOOK_VARIABLES = (
@@ -139,6 +146,8 @@ class Gpu:
     nvlink_peers: tuple[str, ...]
     #: False when neither a driver nor the catalogue tells which GPUs NVLink joins it with: that is not "none".
     nvlink_known: bool = True
+    #: What nvidia_driver_mig wants of a GPU that no instance is put on: ``split``, or ``whole`` again; else None.
+    mig: str | None = None
 
     @cached_property
     def kind(self) -> GpuKind:

@@ -54,11 +54,12 @@ def summary(plan: Mapping[str, Any]) -> str:
     gateways = sum(1 for host in plan["hosts"].values() if host["group"] == "gateways")
     gpus = sum(len(host["expected_gpus"]) for host in nodes)
     used = sum(len(instance["gpus"]) for instance in plan["instances"])
+    split = sum(1 for host in nodes for gpu in host["expected_gpus"] if gpu["mig"] is not None)
     # Engines run on the CPU only where the GPUs are simulated: say so wherever the fleet is shown.
     noun = "simulated GPU" if any(i["accelerator"] == "cpu" for i in plan["instances"]) else "GPU"
     return (
         f"Fleet {plan['fleet']}: {count(len(nodes), 'GPU node')} with {count(gpus, noun)} ({used} in use, "
-        f"{gpus - used} free), {count(gateways, 'gateway')}, {count(len(plan['models']), 'model')}, "
+        f"{gpus - used - split} free), {count(gateways, 'gateway')}, {count(len(plan['models']), 'model')}, "
         f"{count(len(plan['instances']), 'instance')}"
     )
 
@@ -89,6 +90,7 @@ def plan_as_table(plan: Mapping[str, Any]) -> str:
     weights = {server["name"]: server["weight"] for upstream in plan["upstreams"] for server in upstream["servers"]}
     rows = [("HOST", "GPUS", "MODEL", "INSTANCE", "ADDRESS", "WEIGHT", "KV TOKENS", "HOLDS", "PLACED ON")]
     free = []
+    split = []
     by_host: dict[str, list[Mapping[str, Any]]] = {}
     for instance in plan["instances"]:
         by_host.setdefault(instance["host"], []).append(instance)
@@ -114,13 +116,19 @@ def plan_as_table(plan: Mapping[str, Any]) -> str:
                     instance["why"],
                 )
             )
-        idle = [index for index in range(len(part["expected_gpus"])) if index not in taken]
+        gpus = part["expected_gpus"]
+        idle = [index for index, gpu in enumerate(gpus) if index not in taken and gpu["mig"] is None]
+        apart = [index for index, gpu in enumerate(gpus) if gpu["mig"] is not None]
+        if apart:
+            split.append(f"{host} {ranges(apart)}")
         if idle:
             free.append(f"{host} {ranges(idle)}")
     if len(rows) > 1:
         lines += [*aligned(rows, right=(5, 6, 7)), ""]
     lines += _driver_lines(plan)
     lines.append(f"Free GPUs: {'; '.join(free) if free else 'none'}")
+    if split:
+        lines.append(f"Left to MIG (nvidia_driver_mig): {'; '.join(split)}")
     lines += _endpoint_lines(plan)
     return "\n".join(lines) + "\n"
 

@@ -42,6 +42,7 @@ gpu_inventory:
       product: "H100 SXM5 80GB"
       uuid: null  # known once a driver runs
       memory_mib: 81920  # nominal, no driver has confirmed it
+      memory_source: "catalogue"
       compute_capability: "9.0"
       numa_node: 0
       mig_enabled: null
@@ -52,6 +53,7 @@ gpu_inventory:
       product: null  # unknown device: this id is in no catalogue of products
       uuid: null  # known once a driver runs
       memory_mib: null
+      memory_source: null
       compute_capability: null
       numa_node: null
       mig_enabled: null
@@ -94,6 +96,7 @@ gpus = st.fixed_dictionaries(
         "product": text_or_none,
         "uuid": text_or_none,
         "memory_mib": st.none() | st.integers(0, 10**6),
+        "memory_source": text_or_none,
         "compute_capability": text_or_none,
         "numa_node": st.none() | st.integers(0, 64),
         "mig_enabled": st.none() | st.booleans(),

@@ -87,8 +87,15 @@ def test_slice_of_a_gpu_node() -> None:
         "group": "gpu_nodes",
         "address": "192.0.2.1",
         "expected_gpus": [
-            {"pci_address": "0000:10:00.0", "device_id": "2330", "product": "H100 SXM5 80GB", "uuid": None},
-            {"pci_address": "0000:20:00.0", "device_id": "2330", "product": "H100 SXM5 80GB", "uuid": None},
+            {
+                "pci_address": address,
+                "device_id": "2330",
+                "product": "H100 SXM5 80GB",
+                "uuid": None,
+                "mig": None,
+                "split": False,
+            }
+            for address in ("0000:10:00.0", "0000:20:00.0")
         ],
         "gpu_requirements": {
             "cuda_version": None,
@@ -98,6 +105,7 @@ def test_slice_of_a_gpu_node() -> None:
                     "gpus": ["0000:10:00.0", "0000:20:00.0"],
                     "minimum_compute_capability": "7.5",
                     "precisions": [],
+                    "nvlink_required": False,
                 }
             ],
         },

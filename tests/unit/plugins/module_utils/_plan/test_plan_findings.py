@@ -497,7 +497,8 @@ CASES: list[Any] = [
             "mig_enabled",
             "0000:10:00.0 (H100 SXM5 80GB) is split by MIG",
             "whole GPUs",
-            f"run nvidia-smi --id 0000:10:00.0 --multi-instance-gpu 0 on gpu-1, then {RECORD}",
+            "if it is meant to be split, name it in nvidia_driver_mig of gpu-1; else run nvidia-smi --id 0000:10:00.0 "
+            f"--multi-instance-gpu 0 there, then {RECORD}",
         ),
         id="a GPU split by MIG",
     ),

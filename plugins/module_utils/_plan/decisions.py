@@ -14,6 +14,9 @@ from .memory import MemoryUse, gib, memory_use
 from .parallel import encoder_mode, required_capability, tensor_parallel_faults
 from .schema import Engine, GpuKind, Host, Model
 
+#: Where the search for sizes that divide a model ends, however large a size was asked for: no host holds more.
+MOST_GPUS_OF_A_HOST = 1024
+
 
 @dataclass(frozen=True)
 class Choice:
@@ -241,7 +244,7 @@ def decide(
     fixed = model.tensor_parallel_size
     if fixed is not None:
         faults = tensor_parallel_faults(model, architecture, fixed)
-        limit = max([fixed, *largest.values()])
+        limit = min(max([fixed, *largest.values()]), MOST_GPUS_OF_A_HOST)
         good = [str(s) for s in range(1, limit + 1) if not tensor_parallel_faults(model, architecture, s)]
         for fault in faults:
             findings.append(

@@ -307,6 +307,9 @@ PATHS = paths(WHOLE)
 @example([(("variables", "fleet_models", 0, "context_length"), 10**30)])
 @example([(("variables", "fleet_models", 0, "config", "text_config", "num_hidden_layers"), 10**18)])
 @example([(("variables", "fleet_models", 0, "weights_bytes"), 2**62)])
+@example([(("variables", "fleet_models", 0, "tensor_parallel_size"), 2**62)])
+@example([(("variables", "fleet_models", 0, "replicas"), 2**62)])
+@example([(("variables", "fleet_models", 0, "concurrency"), 2**62)])
 def test_nonsense_anywhere_is_a_finding_or_harmless(changes: list[tuple[tuple[Any, ...], Any]]) -> None:
     """Whatever stands wherever in the inventory: no exception, and a plan that can be shown and written."""
     data = copy.deepcopy(WHOLE)

@@ -73,7 +73,7 @@ FLEET: dict[str, Any] = {
             "weights_bytes": 461568,
             "context_length": 1024,
             "tensor_parallel_size": 2,
-            "replicas": 7,
+            "replicas": 8,
         }
     ],
 }
@@ -122,6 +122,7 @@ HOSTS = {
     "split": host(gpus=[gpu("H100", ADDRESSES[0], mig_enabled=True), gpu("H100", ADDRESSES[1])]),
     "outdated": host(driver_version="535.309.01-simulated", cuda_version="12.2"),
     "switch": switched(host()),
+    "dropped": host(gpus=[gpu("H100", ADDRESSES[0], nvlink_peers=[]), gpu("H100", ADDRESSES[1], in_driver=False)]),
     "frozen": host(),
 }
 FINDINGS = {
@@ -131,6 +132,7 @@ FINDINGS = {
     "split": ["mig_enabled"],
     "outdated": ["driver_too_old_for_cuda"],
     "switch": ["fabric_not_ready", "fabric_not_ready"],
+    "dropped": ["gpu_not_in_driver"],
     "frozen": ["driver_hung"],
     "gone": ["host_unreachable"],
 }

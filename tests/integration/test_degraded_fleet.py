@@ -83,6 +83,35 @@ def test_the_plan_alone_stops_with_its_own(installed: Installed, inventory: Path
     assert "The plan has 2 findings; nothing was changed on any host." in output
 
 
+def test_a_gpu_that_its_driver_does_not_report_does_not_spoil_a_record(installed: Installed, inventory: Path) -> None:
+    """Before, it was recorded with nominal memory and without a UUID, and then never looked for."""
+    status, output = play(installed, inventory, "gpufleet.metal.discover", "--limit", "dropped")
+    assert status == 2, output
+    assert (
+        "dropped: found a driver that does not report the GPU 0000:3d:00.0, which is on the PCI bus, wanted one that answers "
+        'for every GPU, or none. Nothing was recorded; repair it (docs/findings.md, "Drivers") and run discover again.'
+    ) in " ".join(output.split())
+    assert not (inventory / "host_vars").exists()
+
+
+def test_check_mode_shows_the_record_of_a_new_host(installed: Installed, inventory: Path) -> None:
+    arguments = ("gpufleet.metal.discover", "--limit", "switch", "--check")
+    status, output = play(installed, inventory, *arguments)
+    assert status == 0, output
+    shown = output.partition("TASK [Show the record that a new host would get]")[2]
+    assert 'pci_address: "0000:17:00.0"' in shown.replace("'", "").replace('\\"', '"'), output
+    assert not (inventory / "host_vars").exists()
+    # And it is what is written then.
+    status, output = play(installed, inventory, *arguments[:-1])
+    assert status == 0, output
+    record = (inventory / "host_vars" / "switch" / "gpu_inventory.yml").read_text(encoding="utf-8")
+    assert 'memory_source: "nvml"' in record
+    words = " ".join(shown.replace('\\"', '"').split())
+    assert [line for line in record.splitlines() if " ".join(line.split()) not in words] == []
+    status, output = play(installed, inventory, *arguments)
+    assert (status, "changed=0" in output) == (0, True), output
+
+
 def test_a_driver_that_hangs_does_not_spoil_a_record(installed: Installed, inventory: Path) -> None:
     status, output = play(installed, inventory, "gpufleet.metal.discover", "--limit", "frozen")
     assert status == 2, output

@@ -257,7 +257,8 @@ def nvlink_domain(host: Host, wanted: Requirements) -> Iterator[Finding]:
             f"{one} and {other}"
             for one in instance.gpus
             for other in instance.gpus
-            if one < other and peers.get(one) is not None and other not in (peers[one] or ())
+            # A GPU that is missing, or that its driver does not describe, has that as its finding.
+            if one < other and None not in (peers.get(one), peers.get(other)) and other not in (peers[one] or ())
         )
         if apart:
             yield host.finding(

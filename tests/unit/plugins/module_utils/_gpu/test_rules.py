@@ -488,6 +488,11 @@ def test_what_is_no_breach(seen: dict[str, Any], options: Options) -> None:
     assert breaches(seen, options) == []
 
 
+@pytest.mark.parametrize("others", [[], [{**TWIN, "nvlink_peers": None}]], ids=["missing", "not described"])
+def test_a_gpu_that_is_not_there_is_no_missing_nvlink(others: list[dict[str, Any]]) -> None:
+    assert breaches(facts({**H100, "nvlink_peers": []}, *others), {**PAIR, "nvlink_required": True}) == []
+
+
 @pytest.mark.parametrize(
     "host",
     [

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 from unittest.mock import Mock
@@ -41,11 +42,16 @@ MEDIA = {
 }
 
 
-def plan_of(name: str, directory: Path) -> dict[str, Any]:
-    """Run the action on an inventory of the repository."""
+def variables_of(name: str) -> tuple[DataLoader, InventoryManager, VariableManager]:
+    """Read an inventory of the repository."""
     loader = DataLoader()
     inventory = InventoryManager(loader=loader, sources=[str(ROOT / "inventories" / name)])
-    manager = VariableManager(loader=loader, inventory=inventory)
+    return loader, inventory, VariableManager(loader=loader, inventory=inventory)
+
+
+def plan_of(name: str, directory: Path) -> dict[str, Any]:
+    """Run the action on an inventory of the repository."""
+    loader, inventory, manager = variables_of(name)
     hostvars = HostVars(inventory=inventory, variable_manager=manager, loader=loader)
     host = inventory.get_hosts("gateways")[0]
     task_vars = {**manager.get_vars(host=host), "hostvars": hostvars}
@@ -80,3 +86,81 @@ def test_plan(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     Draft202012Validator(SCHEMA).validate(plan)
     # What the other file holds after a run is taken up again, and changes nothing.
     assert "nothing was applied yet" in result["table"]
+
+
+URL = re.compile(r"https?://([^/\s\"']+)")
+MIRROR = "mirror.vault.example"
+#: Which group each role that fetches something is applied to, as the stage playbooks do.
+GROUPS = {"docker": "gpu_nodes", "model_store": "gpu_nodes", "nvidia_driver": "gpu_nodes", "nginx": "gateways"}
+FACTS = {"distribution": "Debian", "distribution_release": "bookworm", "os_family": "Debian"}
+#: Defaults that are not used with what the inventory says, and what shows that.
+UNUSED = {
+    "model_store_huggingface_endpoint": lambda given, plan: all(
+        "huggingface" not in model["source"] for host in plan["hosts"].values() for model in host.get("models", ())
+    ),
+    "nginx_repository_key_url": lambda given, plan: given["nginx_repository"] == "distribution",
+}
+
+
+def role_values(role: str) -> dict[str, Any]:
+    """Return the defaults and the constants of a role."""
+    loader = DataLoader()
+    values: dict[str, Any] = {}
+    for part in ("defaults", "vars"):
+        path = ROOT / "roles" / role / part / "main.yml"
+        if path.exists():
+            values.update(loader.load_from_file(str(path), trusted_as_template=True))
+    return values
+
+
+def fetched_from(role: str, host_variables: dict[str, Any]) -> dict[str, str]:
+    """Return every address and every choice of a repository that the role sees with these variables."""
+    values = {**role_values(role), **host_variables}
+    templar = Templar(loader=DataLoader(), variables=values)
+    return {
+        name: str(templar.template(values[name]))
+        for name in role_values(role)
+        if not name.endswith("_vendor_url")
+        and isinstance(values[name], str)
+        and (re.search(r"_(url|uri|endpoint|repository)$", name) or "://" in values[name])
+    }
+
+
+def test_every_role_that_fetches_something_is_looked_at() -> None:
+    roles = {path.parent.parent.name for path in ROOT.glob("roles/*/defaults/main.yml")}
+    fetch = {
+        role
+        for role in roles
+        if any(isinstance(value, str) and ("://" in value or value == "vendor") for value in role_values(role).values())
+    }
+    # Completions and readiness are asked for inside the fleet.
+    assert fetch - {"verify", "vllm"} == set(GROUPS)
+
+
+def test_the_air_gapped_fleet_fetches_nothing_from_outside(tmp_path: Path) -> None:
+    """With its variables no repository is the vendor's, and no address leads out."""
+    assert not plan_of("airgapped", tmp_path).get("failed")
+    text = (tmp_path / "plan.json").read_text(encoding="utf-8")
+    assert set(URL.findall(text)) == {MIRROR}
+    plan = json.loads(text)
+    _loader, inventory, manager = variables_of("airgapped")
+    seen = set()
+    for role, group in GROUPS.items():
+        for host in inventory.get_hosts(group):
+            driver = plan["hosts"][host.name].get("driver") or {}
+            given = {
+                **manager.get_vars(host=host),
+                "ansible_facts": FACTS,
+                "__nvidia_driver_key_file": "3BF863CC.pub",
+                "__nvidia_driver_state": {"system": {"directory": "debian12/x86_64"}},
+                # What playbooks/driver.yml hands over.
+                **({"nvidia_driver_repository": driver["repository"]} if driver else {}),
+            }
+            for name, value in fetched_from(role, given).items():
+                if name in UNUSED:
+                    assert UNUSED[name](given, plan), name
+                    continue
+                assert value != "vendor", f"{host}: {name}"
+                assert set(URL.findall(value)) <= {MIRROR}, f"{host}: {name} is {value}"
+                seen |= set(URL.findall(value)) and {name}
+    assert {"__docker_toolkit_base_url", "__docker_base_url", "__nvidia_driver_url", "__nvidia_driver_key_url"} <= seen

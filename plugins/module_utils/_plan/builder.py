@@ -7,13 +7,15 @@ No I/O, no clock, no gathered fact; the same data for the same inventory in what
 
 from __future__ import annotations
 
+import hashlib
 import ipaddress
+import json
 import math
 import posixpath
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import reduce
 from typing import Any
-from dataclasses import replace
 
 from .applied import running_instances
 from .capability import gpu_requirements
@@ -24,10 +26,10 @@ from .engine import serve_arguments, serve_environment, stop_timeout_seconds
 from .findings import Finding, natural_key, some_of, sort_findings
 from .inventory import read_fleet
 from .kv_cache import GIB
+from .mig import SPLIT
 from .parallel import MINIMUM_CAPABILITY
 from .placement import LINKS, Demand, Placed, place
-from .mig import SPLIT
-from .schema import Endpoint, Engine, Fleet, Gpu, Host, Inventory
+from .schema import Endpoint, Engine, Fleet, Gpu, Host, Inventory, Model
 
 #: Keys of an instance that describe it: for those who read the plan, not for the role that runs it.
 DESCRIPTION = frozenset({"host", "why", "kv_cache_tokens", "max_concurrency", "binds"})
@@ -106,6 +108,22 @@ def _identities(placed: Sequence[Placed], fleet: Fleet, engine: Engine) -> list[
     return [(item, *found[item.host, item.gpus[0].index]) for item in order]
 
 
+def _model_source(model: Model) -> str:
+    """Return what tells the content of a model's files, so that an engine with the files of before is another one.
+
+    A path says nothing of its content: the digests of its files do, where they are given.
+    """
+    ((kind, value),) = model.source.items()
+    if kind == "archive":
+        return f"archive {value['sha256']}"
+    if kind == "huggingface":
+        return f"huggingface {value['repository']} {value['revision']}"
+    if not model.files_sha256:
+        return f"path {value}"
+    digest = hashlib.sha256(json.dumps(model.files_sha256, sort_keys=True).encode()).hexdigest()
+    return f"path {value} {digest}"
+
+
 def _instances(
     fleet: Fleet, engine: Engine, decisions: Mapping[str, Decision], placed: Sequence[Placed], findings: list[Finding]
 ) -> list[dict[str, Any]]:
@@ -115,6 +133,7 @@ def _instances(
     """
     arguments: dict[tuple[str, int, int], list[str]] = {}
     environments: dict[tuple[int, ...], dict[str, str]] = {}
+    sources = {model.name: _model_source(model) for model in fleet.models}
     addresses = {host.name: host.address for host in fleet.hosts}
     instances = []
     for item, name, port in _identities(placed, fleet, engine):
@@ -145,6 +164,7 @@ def _instances(
                 "name": name,
                 "model": model.name,
                 "model_directory": f"{fleet.models_directory}/{model.name}",
+                "model_source": sources[model.name],
                 "address": addresses[item.host],
                 "port": port,
                 "accelerator": engine.accelerator,
@@ -418,6 +438,8 @@ def build_plan(inventory: Inventory) -> dict[str, Any]:
         if host.group == "gpu_nodes":
             mine = by_host.get(host.name, [])
             part["driver"] = driver_slice(host.name, fleet.name, inventory, engine.accelerator, findings)
+            part.update(_slice(host, fleet, engine, mine, part["driver"]))
+            part["gpu_requirements"] = gpu_requirements(mine, decisions, engine, host.gpus)
         else:
             part["upstreams"] = upstreams
             part["default_model"] = default_model
@@ -438,8 +460,6 @@ def build_plan(inventory: Inventory) -> dict[str, Any]:
         "flows": flows,
         "certificates": [
             {"name": "gateway", "hosts": [host.name], **_certificate(host, endpoint)} for host in gateways
-            part.update(_slice(host, fleet, engine, mine, part["driver"]))
-            part["gpu_requirements"] = gpu_requirements(mine, decisions, engine, host.gpus)
         ],
         "scrape_targets": [
             {"job": "vllm", "host": i["host"], "address": i["address"], "port": i["port"], "path": "/metrics"}

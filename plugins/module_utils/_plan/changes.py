@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,7 +16,16 @@ from .table import aligned, count, ranges
 WORDS = ("added", "removed", "moved", "restarted")
 #: Keys of an instance that are told in another way: the last ones are among the arguments.
 _TOLD = frozenset(
-    {"image", "arguments", "environment", "gpus", "context_length", "tensor_parallel_size", "shutdown_timeout_seconds"}
+    {
+        "image",
+        "arguments",
+        "environment",
+        "gpus",
+        "context_length",
+        "tensor_parallel_size",
+        "shutdown_timeout_seconds",
+        "model_source",
+    }
 )
 #: How many changes the text names one by one.
 SHOWN = 40
@@ -110,6 +120,11 @@ def _image(image: Any) -> str:
     return str(image.get("reference")) if isinstance(image, Mapping) else "none"
 
 
+def _source(text: str) -> str:
+    """Return where a model comes from, with the beginning of its digest."""
+    return re.sub(r"\b([0-9a-f]{12})[0-9a-f]{28,52}\b", r"\1", text)
+
+
 def _differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     """Return what makes an engine restart where it is, in words."""
     texts = []
@@ -117,6 +132,9 @@ def _differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
         images = [_image(old.get("image")), _image(new["image"])]
         same = images[0] == images[1]
         texts.append(f"another archive or id of image {images[1]}" if same else f"image {' -> '.join(images)}")
+    # A record of an older version may lack it.
+    if old.get("model_source", new["model_source"]) != new["model_source"]:
+        texts.append(f"files of the model {_source(old['model_source'])} -> {_source(new['model_source'])}")
     before_options, after_options = _options(old["arguments"]), _options(new["arguments"])
     for option in sorted({*before_options, *after_options}):
         before, after = before_options.get(option), after_options.get(option)

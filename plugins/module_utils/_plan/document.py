@@ -121,6 +121,9 @@ _INSTANCE = {
     "name": _text("unique on the host"),
     "model": _text(),
     "model_directory": _text("on the host"),
+    "model_source": _text(
+        "what tells the content of the model's files: archive and digest, repository and revision, or path"
+    ),
     "address": _ADDRESS,
     "port": _PORT,
     "accelerator": _text(enum=["cuda", "cpu"]),
@@ -223,10 +226,10 @@ _GPU_REQUIREMENTS = _object(
                     "gpus": _list(_text("PCI address"), minItems=1),
                     "minimum_compute_capability": _text(),
                     "precisions": _list(_text()),
+                    "nvlink_required": {"type": "boolean", "description": "NVLink joins all of its GPUs, as recorded"},
                 }
             )
         ),
-                    "nvlink_required": {"type": "boolean", "description": "NVLink joins all of its GPUs, as recorded"},
     },
     "what the instances ask of the GPUs, in the words of the module gpu_validate",
 )

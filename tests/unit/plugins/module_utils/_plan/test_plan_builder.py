@@ -131,6 +131,7 @@ def test_slice_of_a_gpu_node() -> None:
                 "name": "tiny-llama-0",
                 "model": "tiny-llama",
                 "model_directory": "/srv/models/tiny-llama",
+                "model_source": f"archive {'1' * 64}",
                 "address": "192.0.2.1",
                 "port": 8000,
                 "accelerator": "cpu",

@@ -305,6 +305,63 @@ def test_another_image_restarts_everything() -> None:
     ]
 
 
+ARCHIVES = [{"archive": {"url": f"file:///srv/{n}.tar", "sha256": str(n) * 64}} for n in (1, 2)]
+COMMITS = [{"huggingface": {"repository": "o/m", "revision": digit * 40}} for digit in "ab"]
+FILES = [{"source": {"path": "/srv/m"}, "files_sha256": {"config.json": digit * 64}} for digit in "cd"]
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "why"),
+    [
+        (
+            {"source": ARCHIVES[0]},
+            {"source": ARCHIVES[1]},
+            "files of the model archive 111111111111 -> archive 222222222222",
+        ),
+        (
+            {"source": COMMITS[0]},
+            {"source": COMMITS[1]},
+            "files of the model huggingface o/m aaaaaaaaaaaa -> huggingface o/m bbbbbbbbbbbb",
+        ),
+        (
+            {"source": ARCHIVES[0]},
+            {"source": {"path": "/srv/m"}},
+            "files of the model archive 111111111111 -> path /srv/m",
+        ),
+        (
+            FILES[0],
+            FILES[1],
+            "files of the model path /srv/m 7a65432bf6af -> path /srv/m 841710959523",
+        ),
+    ],
+)
+def test_other_files_of_a_model_restart_it_where_it_is(before: dict[str, Any], after: dict[str, Any], why: str) -> None:
+    """A running engine keeps the weights that it has read, so that one with other files is another one."""
+    old = planned([tiny("a", replicas=2, **before), tiny("b", replicas=1)], [gpus(2), gpus(2)])
+    new = planned([tiny("a", replicas=2, **after), tiny("b", replicas=1)], [gpus(2), gpus(2)], apply(old))
+    assert plan_changes(new, apply(old)).as_text().splitlines()[1:] == [
+        f"  restarted  a  gpu-1/a-0  {why}",
+        f"  restarted  a  gpu-2/a-0  {why}",
+    ]
+    places = [(i["host"], i["name"], i["port"], i["gpus"]) for i in new["instances"]]
+    assert places == [(i["host"], i["name"], i["port"], i["gpus"]) for i in old["instances"]]
+
+
+def test_the_same_files_from_elsewhere_restart_nothing() -> None:
+    """Neither another address of the same archive nor further digests to insist on make other files."""
+    old = planned([tiny(source=ARCHIVES[0], replicas=1)], [gpus(1)])
+    moved = {"archive": {"url": "https://example.org/1.tar", "sha256": "1" * 64}}
+    new = planned([tiny(source=moved, files_sha256={"config.json": "3" * 64}, replicas=1)], [gpus(1)], apply(old))
+    assert plan_changes(new, apply(old)).changes == ()
+
+
+def test_a_record_that_knows_no_files_says_nothing_of_them() -> None:
+    """What an older version applied has no such key."""
+    old = apply(planned([tiny(replicas=1)], [gpus(1)]))
+    del old["hosts"]["gpu-1"]["instances"][0]["model_source"]
+    assert plan_changes(planned([tiny(replicas=1)], [gpus(1)], old), old).changes == ()
+
+
 def test_many_changes_are_counted() -> None:
     """The text stays readable when everything changes."""
     records = [gpus(8) for __ in range(8)]

@@ -4,8 +4,9 @@
     python make_repository.py KERNEL_RELEASE OUTPUT.tar
 
 The names, versions, dependencies and the pinning packages' preferences are those of NVIDIA's repository, as far as
-documentation states them. The content is not: an nvidia-smi and a libcuda that say they are simulated, services that
-sleep, and a file with the version that a simulated kernel loads. Needs dpkg-deb, gpg and cc.
+documentation states them. The content is not: an nvidia-smi, a dcgmi and a libcuda that say they are simulated,
+services that sleep, and files with the version and kind of module that a simulated kernel loads. Needs dpkg-deb, gpg
+and cc.
 """
 
 from __future__ import annotations
@@ -27,6 +28,8 @@ DRIVERS = ("580.159.03", "580.173.02", "580.180.01", "595.91.07", "615.71.09")
 WITHOUT_FABRIC_MANAGER = ("580.180.01",)
 WANTS_KERNEL = "615.71.09"
 KERNEL = "linux-image-9.9.9-simulated"
+RENAMED = "610"
+"""The branch from which on Debian's open module has the name that it has elsewhere."""
 
 UNIT = """[Unit]
 Description={name} (simulated)
@@ -85,32 +88,48 @@ def service(name: str) -> dict[str, bytes]:
     return {f"usr/lib/systemd/system/{name}.service": UNIT.format(name=name).encode()}
 
 
+def kernel_module(name: str, kind: str, version: str, other: str) -> Package:
+    """A kernel module's package, of which a host has one."""
+    kernel = f", {KERNEL}" if version == WANTS_KERNEL else ""
+    files = {"version": f"{version}\n".encode(), "kind": f"{kind}\n".encode()}
+    return Package(
+        name,
+        f"{version}-1",
+        f"dkms (>= 3.1.8){kernel}",
+        fields={"Conflicts": other, "Replaces": other},
+        files={f"usr/share/simulated_nvidia/{path}": content for path, content in files.items()},
+    )
+
+
+def program(name: str) -> bytes:
+    """A stand-in of a program."""
+    return b"#!/usr/bin/python3\n" + (HERE / name).read_bytes()
+
+
 def driver(version: str, cuda: bytes) -> list[Package]:
     """The packages that carry one driver version."""
     whole = f"{version}-1"
     lib = "usr/lib/x86_64-linux-gnu"
-    kernel = f", {KERNEL}" if version == WANTS_KERNEL else ""
+    opened = "kmod-nvidia-open-dkms" if version > RENAMED else "nvidia-kernel-open-dkms"
+    closed = "nvidia-kernel-dkms"
     packages = [
-        Package("nvidia-open", whole, f"nvidia-driver-cuda (= {whole}), kmod-nvidia-open-dkms (= {whole})"),
-        Package("cuda-drivers", whole, f"nvidia-driver-cuda (= {whole})"),
+        Package("nvidia-open", whole, f"nvidia-driver-cuda (= {whole}), {opened} (= {whole})"),
+        Package("cuda-drivers", whole, f"nvidia-driver-cuda (= {whole}), {closed} (= {whole})"),
         Package(
             "nvidia-driver-cuda",
             whole,
             f"nvidia-persistenced (= {whole})",
             files={
-                "usr/bin/nvidia-smi": b"#!/usr/bin/python3\n" + (HERE / "simulated_smi.py").read_bytes(),
+                "usr/bin/nvidia-smi": program("simulated_smi.py"),
                 f"{lib}/libcuda.so.{version}": cuda,
             },
             links={f"{lib}/libcuda.so.1": f"libcuda.so.{version}"},
         ),
-        Package(
-            "kmod-nvidia-open-dkms",
-            whole,
-            f"dkms (>= 3.1.8){kernel}",
-            files={"usr/share/simulated_nvidia/version": f"{version}\n".encode()},
-        ),
+        kernel_module(opened, "open", version, closed),
+        kernel_module(closed, "proprietary", version, opened),
         Package("nvidia-persistenced", whole, files=service("nvidia-persistenced"), postinst=POSTINST),
         Package("nvidia-imex", whole, files=service("nvidia-imex")),
+        Package("libnvsdm", whole),
     ]
     if version not in WITHOUT_FABRIC_MANAGER:
         packages += [
@@ -133,10 +152,11 @@ def everything(kernel: str, cuda: bytes) -> list[Package]:
     packages = [package for version in DRIVERS for package in driver(version, cuda)]
     packages += [pinning(branch) for branch in ("580", "595", "615")]
     packages += [Package(f"linux-headers-{kernel}", "6.0-1"), Package(KERNEL, "9.9.9-1"), Package("dkms", "1:3.4.0-1")]
-    packages += [Package("nvlsm", "2025.06.5-1"), Package("libnvsdm", "2025.06.5-1")]
+    packages.append(Package("nvlsm", "2025.06.5-1"))
     for version in ("1:4.6.1-1", "1:4.7.0-1"):
         core = "datacenter-gpu-manager-4-core"
-        packages.append(Package(core, version, files=service("nvidia-dcgm")))
+        files = {**service("nvidia-dcgm"), "usr/bin/dcgmi": program("simulated_dcgmi.py")}
+        packages.append(Package(core, version, files=files))
         packages.append(Package("datacenter-gpu-manager-4-cuda13", version, f"{core} (= {version})"))
     return packages
 

@@ -14,6 +14,8 @@ description:
     compared with those that the engine knows), and makes the running engine take it over.
   - Reloads when every changed key can be reloaded. Otherwise the engine is restarted, when no container runs or
     O(restart_allowed) is true; else the module fails before it changes anything.
+  - Fails before it changes anything when the file has settings that somebody else wrote and O(config) lacks, such as a
+    C(data-root). What this module wrote before is its own to drop.
   - If the engine doesn't come back, the old file is put back and the engine started with it.
   - An engine that doesn't run is left stopped.
 author:
@@ -27,6 +29,11 @@ options:
   restart_allowed:
     description:
       - Whether the engine may be restarted while containers run.
+    type: bool
+    default: false
+  devices_by_cdi:
+    description:
+      - Whether containers get devices by CDI. Takes Docker 28.2, both installed and running.
     type: bool
     default: false
   path:
@@ -51,7 +58,7 @@ options:
     default: 60
 attributes:
   check_mode:
-    description: Says what would change, also on a host that has no Docker yet. Fails when a restart would be refused.
+    description: Says what would change, also on a host that has no Docker yet. Fails where a real run would.
     support: full
   diff_mode:
     description: Shows the configuration's difference.
@@ -85,6 +92,7 @@ containers:
   returned: success
 """
 
+import json
 import os
 import tempfile
 import time
@@ -99,12 +107,16 @@ from ansible_collections.gpufleet.metal.plugins.module_utils._errors import Flee
 OWED = "/var/lib/gpufleet/docker-daemon-owes"
 """Exists from before the new file is in place until the engine runs with it; a killed run leaves it."""
 
+OWN = "/var/lib/gpufleet/docker-daemon-own.json"
+"""The names of the settings that this module wrote."""
+
 
 def argument_spec() -> dict[str, Any]:
     """The module's options, as in DOCUMENTATION."""
     return {
         "config": {"type": "dict", "required": True},
         "restart_allowed": {"type": "bool", "default": False},
+        "devices_by_cdi": {"type": "bool", "default": False},
         "path": {"type": "path", "default": "/etc/docker/daemon.json"},
         "service": {"type": "str", "default": "docker"},
         "docker_socket": {"type": "path", "default": "/var/run/docker.sock"},
@@ -126,9 +138,12 @@ class Daemon:
         config, path = self._options["config"], self._path
         before = _read(path)
         after = _docker_daemon.render(config)
+        _docker_daemon.refuse_foreign(path, before, config, self._own())
         keys = _docker_daemon.changed_keys(before, config)
         owed = _read(OWED)
         running = self._is_active()
+        if self._options["devices_by_cdi"]:
+            self._check_cdi(running)
         action = _docker_daemon.activation(keys) if running else "none"
         if running and owed is not None and action != "restart":
             action = owed.strip() or "restart"
@@ -155,10 +170,24 @@ class Daemon:
         )
         return int(status) == 0
 
+    def _own(self) -> list[str]:
+        return list(json.loads(_read(OWN) or "[]"))
+
+    def _check_cdi(self, running: bool) -> None:
+        dockerd = self._module.get_bin_path("dockerd", required=not self._module.check_mode)
+        if dockerd:
+            _docker_daemon.check_cdi("the installed engine", self._version(dockerd))
+        if running:
+            version = _docker_daemon.version_of(f"version {self._client.version()['Version']}")
+            _docker_daemon.check_cdi("the running engine", version)
+
+    def _version(self, dockerd: str) -> tuple[int, ...]:
+        _unused, out, _unused = self._module.run_command([dockerd, "--version"])
+        return _docker_daemon.version_of(out)
+
     def _validate(self, text: str) -> None:
         dockerd = self._module.get_bin_path("dockerd", required=True)
-        _unused, out, _unused = self._module.run_command([dockerd, "--version"])
-        version = _docker_daemon.version_of(out)
+        version = self._version(dockerd)
         if version < _docker_daemon.VALIDATES_SINCE:
             _docker_daemon.check_keys(self._options["config"], version)
             return
@@ -175,6 +204,9 @@ class Daemon:
     def _replace(self, before: str | None, after: str, action: str) -> None:
         if action != "none":
             _write(OWED, action + "\n")
+        # Wherever this run is killed, what it finds next time is its own.
+        written = _docker_daemon.leaves(self._options["config"])
+        _write(OWN, json.dumps(sorted(written.union(self._own()))) + "\n")
         _write(self._path, after)
         try:
             self._activate(action)
@@ -190,6 +222,7 @@ class Daemon:
             _remove(OWED)
             raise FleetError(f"{error}; the old configuration is back in place and the engine runs with it") from error
         _remove(OWED)
+        _write(OWN, json.dumps(sorted(written)) + "\n")
 
     def _activate(self, action: str) -> None:
         if action == "none":

@@ -148,3 +148,55 @@ def test_what_would_replace_a_running_engine(
     packages = {name: [{"version": "5:29.4.3"}] for name in installed}
     found = rendered("Debian", "Debian", "13", "__docker_replaced", packages=packages, **options)
     assert found == replaced
+
+
+def refusals(system: tuple[str, str, str], **options: Any) -> list[str]:
+    """What the role says of options that don't fit together."""
+    loader = DataLoader()
+    (task,) = loader.load_from_file(str(ROLE / "tasks" / "validate.yml"), trusted_as_template=True)
+    return list(rendered(*system, "__docker_faults", **task["vars"], **options))
+
+
+TOO_OLD = "an older one doesn't start containers with CDI devices again after a boot"
+
+
+@pytest.mark.parametrize(
+    ("system", "options", "messages"),
+    [
+        (("Debian", "Debian", "13"), {"docker_nvidia_toolkit": True}, []),
+        (("Debian", "Ubuntu", "24"), {"docker_cdi": True, "docker_repository": "distribution"}, []),
+        (
+            ("Debian", "Debian", "13"),
+            {"docker_nvidia_toolkit": True, "docker_repository": "distribution"},
+            [
+                "docker_cdi is true, but the Docker of Debian 13 is older than 28.2 and doesn't start containers with "
+                "CDI devices again after a boot: set docker_repository to vendor"
+            ],
+        ),
+        (("RedHat", "Rocky", "9"), {"docker_cdi": True, "docker_version": "3:28.*"}, []),
+        (
+            ("RedHat", "Rocky", "9"),
+            {"docker_cdi": True, "docker_version": "3:28.1.*"},
+            [f"docker_version is '3:28.1.*', wanted 28.2 or newer with docker_cdi: {TOO_OLD}"],
+        ),
+        (("RedHat", "Rocky", "9"), {"docker_version": "3:28.1.*"}, []),
+        (
+            ("Debian", "Ubuntu", "24"),
+            {"docker_nvidia_toolkit": True, "docker_nvidia_toolkit_version": "1.19.0-1"},
+            [
+                "docker_nvidia_toolkit_version is '1.19.0-1', wanted 1.19.1 or newer: the service of an older one "
+                "doesn't write the CDI specification before the engine starts at a boot"
+            ],
+        ),
+        (("Debian", "Ubuntu", "24"), {"docker_nvidia_toolkit_version": "1.19.0-1"}, []),
+        (("Debian", "Ubuntu", "24"), {"docker_nvidia_toolkit": True, "docker_nvidia_toolkit_version": "1.20.*"}, []),
+    ],
+)
+def test_what_is_refused(system: tuple[str, str, str], options: dict[str, Any], messages: list[str]) -> None:
+    assert [message.strip() for message in refusals(system, **options)] == messages
+
+
+def test_the_service_that_writes_the_specification_comes_before_the_engine() -> None:
+    text = (ROLE / "templates" / "nvidia-cdi-refresh.conf.j2").read_text()
+    assert "\n[Unit]\nBefore=docker.service\n" in text
+    assert "\nTimeoutStartSec=90s\n" in text

@@ -27,6 +27,8 @@ PATH = "/etc/docker/daemon.json"
         ("not json", {"mtu": 1400}, ["mtu"], "restart"),
         ("[1]", {"mtu": 1400}, ["mtu"], "restart"),
         ('{"unheard-of": 1}', {}, ["unheard-of"], "restart"),
+        # The engine registers CDI when it starts.
+        ("{}", {"features": {"cdi": True}}, ["features"], "restart"),
     ],
 )
 def test_what_changes(before: str | None, after: dict[str, Any], keys: list[str], action: str) -> None:
@@ -136,3 +138,84 @@ def test_render_is_stable() -> None:
 )
 def test_address_pools(info: dict[str, Any], pools: list[dict[str, Any]]) -> None:
     assert _docker_daemon.address_pools(info) == pools
+
+
+OPTIONS = {"live-restore": True, "log-opts": {"max-size": "50m"}, "features": {"cdi": True}}
+
+
+@pytest.mark.parametrize(
+    ("before", "own"),
+    [
+        (None, []),
+        (" \n", []),
+        ("{}", []),
+        ('{"log-opts": {"max-size": "1m"}, "live-restore": false, "features": {}}', []),
+        ('{"labels": ["a"], "log-opts": {"max-file": "3"}}', ["labels", "log-opts.max-file"]),
+    ],
+)
+def test_a_file_without_settings_of_somebody_else(before: str | None, own: list[str]) -> None:
+    _docker_daemon.refuse_foreign(PATH, before, OPTIONS, own)
+
+
+@pytest.mark.parametrize(
+    ("before", "own", "message"),
+    [
+        (
+            '{"data-root": "/data", "runtimes": {"nvidia": {"path": "x"}}, "live-restore": false}',
+            ["labels"],
+            "/etc/docker/daemon.json sets data-root, runtimes.nvidia, which the new configuration lacks and "
+            "somebody else wrote: set that in docker_daemon_options, or remove it from /etc/docker/daemon.json; "
+            "nothing was changed",
+        ),
+        (
+            '{"features": {"cdi": false, "buildkit": true}}',
+            [],
+            "/etc/docker/daemon.json sets features.buildkit, which the new configuration lacks and somebody else "
+            "wrote: set that in docker_daemon_options, or remove it from /etc/docker/daemon.json; nothing was changed",
+        ),
+        (
+            "{]",
+            [],
+            "/etc/docker/daemon.json isn't JSON (Expecting property name enclosed in double quotes: line 1 column 2 "
+            "(char 1)), so that nobody can tell what it sets: correct or remove it; nothing was changed",
+        ),
+        ("[1]", [], "/etc/docker/daemon.json isn't a JSON object: correct or remove it; nothing was changed"),
+    ],
+)
+def test_settings_of_somebody_else_are_not_dropped(before: str, own: list[str], message: str) -> None:
+    with pytest.raises(FleetError) as raised:
+        _docker_daemon.refuse_foreign(PATH, before, OPTIONS, own)
+    assert str(raised.value) == message
+
+
+@pytest.mark.parametrize("version", [(28, 2), (28, 10), (29, 0)])
+def test_an_engine_that_brings_containers_with_cdi_devices_back(version: tuple[int, int]) -> None:
+    _docker_daemon.check_cdi("the running engine", version)
+
+
+def test_an_engine_that_loses_containers_with_cdi_devices() -> None:
+    with pytest.raises(FleetError) as raised:
+        _docker_daemon.check_cdi("the running engine", (28, 1))
+    assert str(raised.value) == (
+        "the running engine is Docker 28.1, wanted 28.2 or newer: an older one doesn't start containers with CDI "
+        "devices again after a boot (docker_cdi, docker_version)"
+    )
+
+
+@pytest.mark.parametrize(
+    ("wanted", "too_old"),
+    [
+        ("5:26.1.5", True),
+        ("26.*", True),
+        ("5:28.1.*", True),
+        ("28.1.1-1.el9", True),
+        ("28.*", False),
+        ("5:28.*", False),
+        ("5:28.2.*", False),
+        ("3:29.4.3", False),
+        ("29*", False),
+        ("*", False),
+    ],
+)
+def test_versions_that_are_all_too_old_for_cdi(wanted: str, too_old: bool) -> None:
+    assert _docker_daemon.too_old_for_cdi(wanted) is too_old

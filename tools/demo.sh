@@ -1,9 +1,17 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
-# demo.sh up|down: stand up the sandbox fleet, run site.yml and verify.yml on it, say how to use it; or remove it again.
+# demo.sh up|down|absent|clean
+#
+# up      stand up the sandbox fleet, run site.yml and verify.yml on it, say how to use it
+# down    remove every host of the sandbox, also those that an interrupted test left behind, with all that runs wrote for them
+# absent  say nothing if the demo's hosts are not there, and stop if they are: the tests would replace them
+# clean   down, and remove the sandbox's images, its cache and build/, too
+#
+# Environment: DEMO_INVENTORY (inventories/sandbox), and DEMO_OWNER, which the tests set for hosts that nobody wants to keep.
 set -euo pipefail
 cd "$(dirname "$(dirname "$(readlink -f "$0")")")"
 inventory=${DEMO_INVENTORY:-inventories/sandbox}
+cache=${XDG_CACHE_HOME:-$HOME/.cache}/gpufleet-metal
 report=()
 
 # stage TITLE COMMAND...: run one stage in full view and remember its seconds.
@@ -19,7 +27,7 @@ play() { ANSIBLE_DISPLAY_SKIPPED_HOSTS=false ansible-playbook --inventory "$inve
 
 up() {
   stage "Build the sandbox's images and media (kept in the cache)" tools/sandbox/build.sh
-  stage "Start the hosts" play playbooks/sandbox/create.yml
+  stage "Start the hosts" play playbooks/sandbox/create.yml --extra-vars "sandbox_owner=${DEMO_OWNER:-demo}"
   stage "Record the hardware" play playbooks/discover.yml
   stage "Run site.yml" play playbooks/site.yml
   stage "Run verify.yml" play playbooks/verify.yml
@@ -45,20 +53,40 @@ The endpoint answers.
     -H 'Content-Type: application/json' -d '{"model": "tiny-llama", "max_tokens": 16, "messages": [{"role": "user", "content": "Hello"}]}'
 
   # pip install openai. The sandbox's name is in no DNS, so its address is called; the certificate covers both.
-  import httpx, openai, ssl
+  import openai, ssl
   client = openai.OpenAI(base_url="https://$address/v1", api_key="none",
-                         http_client=httpx.Client(verify=ssl.create_default_context(cafile="$inventory/.gpufleet/pki/ca.crt")))
+                         http_client=openai.DefaultHttpxClient(verify=ssl.create_default_context(cafile="$inventory/.gpufleet/pki/ca.crt")))
   print(client.chat.completions.create(model="tiny-llama", max_tokens=16, messages=[{"role": "user", "content": "Hello"}]))
 
   make demo again converges (changed=0); make demo-down removes the hosts, and keeps the images in the cache.
 TEXT
 }
 
+down() {
+  tools/sandbox/remove.sh --all
+  # What was decided and made for these hosts: plans, the authority and its key, reports.
+  rm -rf inventories/sandbox*/.gpufleet
+}
+
+absent() {
+  local hosts
+  hosts=$(docker ps --all --filter label=gpufleet.sandbox.owner=demo --format '{{.Names}}' | sort | paste -s -d ' ')
+  if [[ -n $hosts ]]; then
+    echo "demo: the demo stands ($hosts), and the tests would replace its hosts; make demo-down removes it" >&2
+    exit 1
+  fi
+}
+
+clean() {
+  down
+  docker images --quiet --filter reference='gpufleet-sandbox-*' | sort -u | xargs --no-run-if-empty docker rmi --force
+  rm -rf "$cache" build
+}
+
 case ${1:-} in
-up) up ;;
-down) play playbooks/sandbox/remove.yml ;;
+up | down | absent | clean) "$1" ;;
 *)
-  echo "usage: demo.sh up|down" >&2
+  echo "usage: demo.sh up|down|absent|clean" >&2
   exit 64
   ;;
 esac

@@ -4,8 +4,9 @@
 # the load, on this machine's few cores: a quarter of an hour, so it is not part of `make test`.
 set -euo pipefail
 cd "$(dirname "$(dirname "$(dirname "$(readlink -f "$0")")")")"
-export DEMO_INVENTORY=inventories/sandbox_ha
+export DEMO_INVENTORY=inventories/sandbox_ha DEMO_OWNER=test
 work=$PWD/build/upgrade_driver
+tools/demo.sh absent
 trap 'tools/demo.sh down' EXIT
 
 tools/demo.sh down

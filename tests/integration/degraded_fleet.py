@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import copy
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -17,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from artefact import ROOT
+from artefact import ROOT, TOOLS, Installed
 
 SIMULATED = ROOT / "tools" / "sandbox" / "simulated_gpu"
 ADDRESSES = ("0000:17:00.0", "0000:3d:00.0")
@@ -77,6 +78,46 @@ FLEET: dict[str, Any] = {
         }
     ],
 }
+
+
+def play(installed: Installed, inventory: Path, *arguments: str) -> tuple[int, str]:
+    """Run a playbook after the facts; returns its exit status and what it printed."""
+    place = inventory.parent
+    environment = {
+        **os.environ,
+        **installed.environment,
+        "PATH": f"{place / 'programs'}{os.pathsep}{TOOLS}{os.pathsep}{os.environ['PATH']}",
+        "ANSIBLE_NOCOLOR": "1",
+        "ANSIBLE_CALLBACK_RESULT_FORMAT": "yaml",
+    }
+    ended = subprocess.run(
+        ["ansible-playbook", "-i", str(inventory), str(place / "facts.yml"), *arguments],
+        cwd=place,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return ended.returncode, ended.stdout
+
+
+def simulate(place: Path, descriptions: dict[str, dict[str, Any]]) -> dict[str, dict[str, str]]:
+    """Write simulated GPUs for each host below ``place``; returns the variables that lead to them, by host."""
+    library = None
+    variables = {}
+    for name, description in descriptions.items():
+        directory = place / "hosts" / name
+        (place / f"{name}.json").write_text(json.dumps(description), encoding="utf-8")
+        options = ["--no-library"] if library else []
+        subprocess.run(
+            [sys.executable, str(SIMULATED / "make_sysfs.py"), *options, str(place / f"{name}.json"), str(directory)],
+            check=True,
+        )
+        if library:
+            shutil.copyfile(library, directory / "libnvidia-ml.so.1")
+        library = directory / "libnvidia-ml.so.1"
+        variables[name] = {"fleet_sysfs_root": str(directory / "sys"), "fleet_nvml_library": str(library)}
+    return variables
 
 
 def gpu(kind: str, address: str, **changes: Any) -> dict[str, Any]:
@@ -158,25 +199,14 @@ def record(kind: str) -> dict[str, Any]:
 
 def build(place: Path) -> Path:
     """Write hosts, records and the inventory; returns the inventory's directory."""
-    library = None
-    variables: dict[str, dict[str, Any]] = {}
-    for number, (name, description) in enumerate(HOSTS.items(), 1):
-        directory = place / "hosts" / name
-        (place / f"{name}.json").write_text(json.dumps(description), encoding="utf-8")
-        options = ["--no-library"] if library else []
-        subprocess.run(
-            [sys.executable, str(SIMULATED / "make_sysfs.py"), *options, str(place / f"{name}.json"), str(directory)],
-            check=True,
-        )
-        if library:
-            shutil.copyfile(library, directory / "libnvidia-ml.so.1")
-        library = directory / "libnvidia-ml.so.1"
-        variables[name] = {
+    variables: dict[str, dict[str, Any]] = {
+        name: {
             "fleet_address": f"192.0.2.{number}",
-            "fleet_sysfs_root": str(directory / "sys"),
-            "fleet_nvml_library": str(library),
             "gpu_inventory": record("V100" if name == "old" else "H100"),
+            **simulated,
         }
+        for number, (name, simulated) in enumerate(simulate(place, HOSTS).items(), 1)
+    }
     programs = place / "programs"
     programs.mkdir()
     (programs / "nvidia-smi").write_text(FROZEN, encoding="utf-8")

@@ -6,13 +6,12 @@ from __future__ import annotations
 import os
 import re
 import shutil
-import subprocess
 from collections import defaultdict
 from pathlib import Path
 
 import pytest
-from artefact import TOOLS, Installed
-from degraded_fleet import FINDINGS, build
+from artefact import Installed
+from degraded_fleet import FINDINGS, build, play
 
 pytestmark = pytest.mark.skipif(shutil.which(os.environ.get("CC", "cc")) is None, reason="no C compiler")
 SUBJECT = re.compile(r"^ *(?:host|model|fleet) (\S+): ([a-z_]+)$", re.MULTILINE)
@@ -21,27 +20,6 @@ SUBJECT = re.compile(r"^ *(?:host|model|fleet) (\S+): ([a-z_]+)$", re.MULTILINE)
 @pytest.fixture
 def inventory(tmp_path: Path) -> Path:
     return build(tmp_path)
-
-
-def play(installed: Installed, inventory: Path, *arguments: str) -> tuple[int, str]:
-    """Run a playbook; returns its exit status and what it printed."""
-    place = inventory.parent
-    environment = {
-        **os.environ,
-        **installed.environment,
-        "PATH": f"{place / 'programs'}{os.pathsep}{TOOLS}{os.pathsep}{os.environ['PATH']}",
-        "ANSIBLE_NOCOLOR": "1",
-        "ANSIBLE_CALLBACK_RESULT_FORMAT": "yaml",
-    }
-    ended = subprocess.run(
-        ["ansible-playbook", "-i", str(inventory), str(place / "facts.yml"), *arguments],
-        cwd=place,
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    return ended.returncode, ended.stdout
 
 
 def told(output: str) -> dict[str, list[str]]:
@@ -88,8 +66,9 @@ def test_a_gpu_that_its_driver_does_not_report_does_not_spoil_a_record(installed
     status, output = play(installed, inventory, "gpufleet.metal.discover", "--limit", "dropped")
     assert status == 2, output
     assert (
-        "dropped: found a driver that does not report the GPU 0000:3d:00.0, which is on the PCI bus, wanted one that answers "
-        'for every GPU, or none. Nothing was recorded; repair it (docs/findings.md, "Drivers") and run discover again.'
+        "dropped: found a driver that does not report the GPU 0000:3d:00.0, which is on the PCI bus, wanted one that "
+        'answers for every GPU, or none. Nothing was recorded; repair it (docs/findings.md, "Drivers") and run '
+        "discover again."
     ) in " ".join(output.split())
     assert not (inventory / "host_vars").exists()
 

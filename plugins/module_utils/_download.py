@@ -81,6 +81,19 @@ def hash_file(path: str) -> Digest:
         return hash_stream(stream)
 
 
+def free_bytes(path: str) -> int:
+    """Bytes that are free on the file system of a path, or of where it would be made."""
+    while not os.path.exists(path):
+        path = os.path.dirname(path)
+    numbers = os.statvfs(path)
+    return numbers.f_bavail * numbers.f_frsize
+
+
+def gib(number: int) -> str:
+    """Bytes as GiB with two decimals."""
+    return f"{number / 1024**3:.2f}"
+
+
 def git_blob_id(path: str) -> str:
     """The id that git gives the file's content (SHA-1 over a header and the content)."""
     sha1 = hashlib.sha1(usedforsecurity=False)

@@ -7,6 +7,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import urllib.error
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -24,6 +25,9 @@ from ansible_collections.gpufleet.metal.plugins.module_utils._errors import Flee
 _IMAGE_ID = re.compile(r"^sha256:[0-9a-f]{64}$")
 _SHA256 = re.compile(r"^[0-9a-f]{64}$")
 
+SPACE_RESERVE = 1024 * 1024 * 1024
+"""Bytes that must stay free beside an image that is loaded."""
+
 
 class ImageError(FleetError):
     """An image can't be brought in, or isn't the wanted one."""
@@ -31,6 +35,9 @@ class ImageError(FleetError):
 
 class Engine(Protocol):
     """What is needed of :class:`_docker.DockerClient`."""
+
+    def info(self) -> dict[str, Any]:
+        """The engine's own state."""
 
     def image(self, name: str) -> dict[str, Any] | None:
         """An image's description, None when it isn't there."""
@@ -85,6 +92,29 @@ def wanted(
     return Wanted(parsed, archive, archive_sha256.lower() if archive_sha256 else None, image_id)
 
 
+def origin(want: Wanted) -> str:
+    """Where an image that isn't there comes from: ``registry`` or ``archive``."""
+    return "registry" if want.archive is None else "archive"
+
+
+def needed_bytes(want: Wanted) -> int:
+    """Bytes that loading the archive takes, which is not read; ImageError when it isn't where it should be."""
+    url = want.archive or ""
+    path = _download.local_path(url)
+    if path is not None:
+        if not os.path.isfile(path):
+            raise ImageError(f"the archive {path} doesn't exist on this host (archive)")
+        return os.path.getsize(path)
+    try:
+        with _download.open_url(url) as response:
+            # It lies beside the image for a while. A server need not say how large it is.
+            return 2 * int(response.headers.get("Content-Length") or 0)
+    except urllib.error.HTTPError as error:
+        raise ImageError(f"{url}: the server answered {error.code} {error.reason} (archive)") from error
+    except OSError as error:
+        raise ImageError(f"{url}: {error} (archive)") from error
+
+
 class Store:
     """The images of one engine, and a record of which archive became which image."""
 
@@ -114,19 +144,36 @@ class Store:
         except (OSError, ValueError, KeyError):
             return None
 
+    def find(self, want: Wanted) -> Found:
+        """Look whether the image is there."""
+        present = self.look_up(want)
+        return Found(present, origin(want) if present is None else "engine")
+
     def ensure(self, want: Wanted, check_mode: bool) -> Found:
         """Bring the image in unless it is there."""
-        present = self.look_up(want)
+        found = self.find(want)
+        present = found.image_id
         if present is not None:
-            return Found(present, "engine")
+            return found
         if want.archive is None:
+            credentials = registry_credentials(want.reference.registry, self._client_config)
             if not check_mode:
-                self._engine.pull(want.reference, registry_credentials(want.reference.registry, self._client_config))
+                self._engine.pull(want.reference, credentials)
                 present = self._pulled(want)
-            return Found(present, "registry")
+            return Found(present, found.came_from)
+        self._check_space(needed_bytes(want))
         if not check_mode:
             present = self._load(want)
-        return Found(present, "archive")
+        return Found(present, found.came_from)
+
+    def _check_space(self, needed: int) -> None:
+        root = str(self._engine.info()["DockerRootDir"])
+        free, wanted_free = _download.free_bytes(root), needed + SPACE_RESERVE
+        if free < wanted_free:
+            raise ImageError(
+                f"{root} has {_download.gib(free)} GiB free, wanted {_download.gib(wanted_free)} GiB for the image: "
+                "make room, or move the engine's data-root (docker_daemon_options)"
+            )
 
     def _id_of(self, name: str) -> str | None:
         document = self._engine.image(name)
@@ -181,8 +228,6 @@ class Store:
         url = want.archive or ""
         path = _download.local_path(url)
         if path is not None:
-            if not os.path.isfile(path):
-                raise ImageError(f"the archive {path} doesn't exist on this host (archive)")
             with open(path, "rb") as stream:
                 yield stream
             return

@@ -399,6 +399,7 @@ class _Job:
         if reason or manifest is None:
             outcome = Outcome("placed", reason)
             if self._check_mode:
+                self._check_before(reason)
                 return outcome
             manifest = self._place_model(identity)
         else:
@@ -454,6 +455,13 @@ class _Job:
         self._swap()
         return manifest
 
+    def _check_before(self, reason: str) -> None:
+        """Fail in check mode where placing the model would: its source isn't there, or it has no room."""
+        try:
+            self._check_space()
+        except FleetError as error:
+            raise type(error)(f"{reason}, and it can't be placed: {error}") from error
+
     def _recover(self) -> None:
         """Finish what a killed run left between its two renames."""
         if os.path.isdir(self._old) and not os.path.lexists(self._final):
@@ -466,11 +474,10 @@ class _Job:
         if self._same_source:
             needed -= sum(entry["size"] for entry in sound.values())
         already = sum(info.st_size for _unused, info in walk(self._staging)) if os.path.isdir(self._staging) else 0
-        numbers = os.statvfs(self._store)
-        free = numbers.f_bavail * numbers.f_frsize
-        if free + already < needed + SPACE_RESERVE:
+        free, wanted = _download.free_bytes(self._store), needed + SPACE_RESERVE
+        if free + already < wanted:
             raise ModelError(
-                f"{self._store} has {gib(free)} GiB free, wanted {gib(needed + SPACE_RESERVE)} GiB: "
+                f"{self._store} has {_download.gib(free)} GiB free, wanted {_download.gib(wanted)} GiB: "
                 "make room, or set model_store_directory to a larger file system"
             )
 
@@ -620,11 +627,6 @@ def read_manifest(directory: str) -> dict[str, Any] | None:
     if not isinstance(document, dict) or document.get("schema") != SCHEMA:
         return None
     return document
-
-
-def gib(number: int) -> str:
-    """Bytes as GiB with two decimals."""
-    return f"{number / 1024**3:.2f}"
 
 
 def _place(staging: str, name: str) -> str:

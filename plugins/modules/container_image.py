@@ -35,6 +35,11 @@ options:
       - An engine that uses containerd's image store names images by the digest of their manifest, any other one by the
         digest of their configuration.
     type: str
+  fetch:
+    description:
+      - Whether an image that isn't there is brought in. With V(false) the module only looks.
+    type: bool
+    default: true
   docker_socket:
     description:
       - The engine's socket.
@@ -57,7 +62,9 @@ options:
     default: /root/.docker/config.json
 attributes:
   check_mode:
-    description: Says whether the image would be brought in, also on a host that has no Docker yet.
+    description:
+      - Says whether the image would be brought in, also on a host that has no Docker yet.
+      - Fails if the archive isn't where it should be or doesn't fit on the disk; its digest is not looked at.
     support: full
   diff_mode:
     description: Shows where the image comes from.
@@ -79,11 +86,11 @@ EXAMPLES = r"""
 
 RETURN = r"""
 image_id:
-  description: The image's id in the engine. In check mode, null if the image would be brought in.
+  description: The image's id in the engine. Null if it isn't there, in check mode or without O(fetch).
   type: str
   returned: success
 came_from:
-  description: V(engine) if it was there, else V(archive) or V(registry).
+  description: V(engine) if it was there, else V(archive) or V(registry), where it came or would come from.
   type: str
   returned: success
 engine_available:
@@ -115,6 +122,7 @@ def argument_spec() -> dict[str, Any]:
         "archive": {"type": "str"},
         "archive_sha256": {"type": "str"},
         "id": {"type": "str"},
+        "fetch": {"type": "bool", "default": True},
         "docker_socket": {"type": "path", "default": "/var/run/docker.sock"},
         "records_directory": {"type": "path", "default": "/var/lib/gpufleet/images"},
         "download_directory": {"type": "path", "default": "/var/lib/gpufleet/downloads"},
@@ -136,11 +144,18 @@ def run(options: dict[str, Any], check_mode: bool) -> dict[str, Any]:
     except DockerUnavailableError:
         if not check_mode:
             raise
-        source = "registry" if want.archive is None else "archive"
-        return {"changed": True, "image_id": None, "came_from": source, "engine_available": False, "containers": {}}
-    found = store.ensure(want, check_mode)
+        if want.archive is not None:
+            _images.needed_bytes(want)
+        return {
+            "changed": options["fetch"],
+            "image_id": None,
+            "came_from": _images.origin(want),
+            "engine_available": False,
+            "containers": {},
+        }
+    found = store.ensure(want, check_mode) if options["fetch"] else store.find(want)
     result: dict[str, Any] = {
-        "changed": found.came_from != "engine",
+        "changed": options["fetch"] and found.came_from != "engine",
         "image_id": found.image_id,
         "came_from": found.came_from,
         "engine_available": True,

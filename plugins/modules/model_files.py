@@ -86,7 +86,8 @@ options:
     default: []
 attributes:
   check_mode:
-    description: Says whether the files would change, and why.
+    description:
+      - Says whether the files would change, and why. Fails if their source isn't there, or if they have no room.
     support: full
   diff_mode:
     description: Shows why the files change, not their content.

@@ -105,8 +105,8 @@ def test_registry_credentials(tmp_path: Path) -> None:
         (
             '{"credHelpers": {"r.example.org": "ecr-login"}}',
             "{path} leaves the credentials of r.example.org to the helper 'ecr-login' (credHelpers[r.example.org]), "
-            "which is not asked here: remove credHelpers[r.example.org] from the file and log in again, so that the file "
-            "holds them",
+            "which is not asked here: remove credHelpers[r.example.org] from the file and log in again, so that "
+            "the file holds them",
         ),
         # Nobody logged in to this registry: it is asked without credentials, as Docker's own client does.
         ('{"auths": {"other.example.org": {}}, "credsStore": "pass"}', None),

@@ -6,7 +6,9 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import threading
 from collections.abc import Mapping
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -30,6 +32,9 @@ class FakeEngine:
         self.images = {**present}
         self.brings = brings
         self.calls: list[str] = []
+
+    def info(self) -> dict[str, Any]:
+        return {"DockerRootDir": "/"}
 
     def image(self, name: str) -> dict[str, Any] | None:
         known = {**self.images, **{identifier: identifier for identifier in self.images.values()}}
@@ -73,6 +78,64 @@ def test_from_an_archive_once(tmp_path: Path, archive: str) -> None:
     assert store(engine, tmp_path).ensure(want, check_mode=False) == _images.Found(ID, "archive")
 
 
+def test_looking_brings_nothing(tmp_path: Path, archive: str) -> None:
+    engine = FakeEngine({"vllm:1": ID})
+    images = store(engine, tmp_path)
+    assert images.find(_images.wanted("vllm:1", archive, SHA256)) == _images.Found(None, "archive")
+    assert images.find(_images.wanted(f"vllm:1@{DIGEST}")) == _images.Found(None, "registry")
+    assert engine.calls == []
+    images.ensure(_images.wanted("vllm:1", archive, SHA256), check_mode=False)
+    assert images.find(_images.wanted("vllm:1", archive, SHA256)) == _images.Found(ID, "engine")
+
+
+@pytest.mark.parametrize("check_mode", [True, False])
+def test_an_archive_that_is_not_there_is_told_in_check_mode_too(tmp_path: Path, check_mode: bool) -> None:
+    want = _images.wanted("vllm:1", "file:///no/image.tar", SHA256)
+    with pytest.raises(_images.ImageError) as raised:
+        store(FakeEngine({}), tmp_path).ensure(want, check_mode)
+    assert str(raised.value) == "the archive /no/image.tar doesn't exist on this host (archive)"
+
+
+@pytest.mark.parametrize("check_mode", [True, False])
+def test_a_full_disk_is_told_in_check_mode_too(
+    tmp_path: Path, archive: str, check_mode: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "statvfs", lambda path: os.statvfs_result((4096, 4096, 9, 9, 25600, 9, 9, 9, 0, 255)))
+    engine = FakeEngine({"vllm:1": ID})
+    with pytest.raises(_images.ImageError) as raised:
+        store(engine, tmp_path).ensure(_images.wanted("vllm:1", archive, SHA256), check_mode)
+    assert str(raised.value) == (
+        "/ has 0.10 GiB free, wanted 1.00 GiB for the image: make room, or move the engine's data-root "
+        "(docker_daemon_options)"
+    )
+    assert engine.calls == []
+
+
+def test_an_archive_on_a_server_is_looked_at_before_it_is_fetched() -> None:
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            there = self.path == "/image.tar"
+            self.send_response(200 if there else 404)
+            self.send_header("Content-Length", "0" if not there else "1000")
+            self.end_headers()
+
+        def log_message(self, *args: Any) -> None:
+            """Say nothing."""
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+    base = f"http://127.0.0.1:{server.server_address[1]}"
+    try:
+        # The archive and the image lie side by side for a while.
+        assert _images.needed_bytes(_images.wanted("vllm:1", f"{base}/image.tar", SHA256)) == 2000
+        with pytest.raises(_images.ImageError) as raised:
+            _images.needed_bytes(_images.wanted("vllm:1", f"{base}/other.tar", SHA256))
+    finally:
+        server.shutdown()
+        server.server_close()
+    assert str(raised.value) == f"{base}/other.tar: the server answered 404 Not Found (archive)"
+
+
 def test_a_known_id_needs_no_archive(tmp_path: Path) -> None:
     engine = FakeEngine({}, **{"vllm:1": ID})
     want = _images.wanted("vllm:1", "file:///not/there.tar", SHA256, ID)
@@ -87,10 +150,11 @@ def test_from_a_registry_by_digest(tmp_path: Path) -> None:
     assert engine.calls == [f"pull vllm@{DIGEST}"]
 
 
-def test_a_downloaded_archive_is_removed_after_it_was_loaded(tmp_path: Path) -> None:
+def test_a_downloaded_archive_is_removed_after_it_was_loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fetch(url: str, path: str, sha256: str) -> Any:
         Path(path).write_bytes(CONTENT)
 
+    monkeypatch.setattr(_images, "needed_bytes", lambda want: 0)
     want = _images.wanted("vllm:1", "https://files.example.org/image.tar", SHA256)
     found = store(FakeEngine({"vllm:1": ID}), tmp_path, fetch=fetch).ensure(want, check_mode=False)
     assert found == _images.Found(ID, "archive")

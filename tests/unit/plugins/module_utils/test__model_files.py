@@ -242,6 +242,25 @@ def test_a_full_disk_is_noticed_before_anything_is_written(tmp_path: Path, monke
     assert os.listdir(tmp_path / "store") == []
 
 
+def test_check_mode_tells_what_would_stop_a_real_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    absent = {"archive": {"url": f"file://{tmp_path}/m.tar", "sha256": "0" * 64}}
+    with pytest.raises(_model_files.ModelError) as raised:
+        _model_files.apply(request(tmp_path, absent), check_mode=True)
+    assert str(raised.value) == (
+        "model 'm': it isn't in the store, and it can't be placed: "
+        f"the archive {tmp_path}/m.tar doesn't exist on this host (source.archive.url)"
+    )
+    source = write(tmp_path / "source", FILES)
+    monkeypatch.setattr(os, "statvfs", lambda path: os.statvfs_result((4096, 4096, 9, 9, 25600, 9, 9, 9, 0, 255)))
+    with pytest.raises(_model_files.ModelError) as raised:
+        _model_files.apply(request(tmp_path, {"path": str(source)}), check_mode=True)
+    assert str(raised.value) == (
+        f"model 'm': it isn't in the store, and it can't be placed: {tmp_path}/store has 0.10 GiB free, "
+        "wanted 0.25 GiB: make room, or set model_store_directory to a larger file system"
+    )
+    assert not (tmp_path / "store").exists()
+
+
 @pytest.mark.skipif(os.getuid() != 0, reason="only root can try as another user")
 def test_a_model_that_the_engine_cannot_read(tmp_path: Path) -> None:
     tmp_path.chmod(0o700)

@@ -222,7 +222,10 @@ class _Picture:
         used = sum(len(instance["gpus"]) for instance in self.plan["instances"])
         if used < sum(len(self.plan["hosts"][host]["expected_gpus"]) for host in self.hosts):
             out.box(_MARGIN, y - 12, 26, 16, _IDLE, _LINE, 4, 1)
-            out.text(_MARGIN + 36, y, "free GPU", 12, _SOFT)
+            split = any(
+                gpu["mig"] is not None for host in self.hosts for gpu in self.plan["hosts"][host]["expected_gpus"]
+            )
+            out.text(_MARGIN + 36, y, "free GPU, or left to MIG" if split else "free GPU", 12, _SOFT)
             y += _LEGEND_ROW
         return y - 10
 
@@ -350,10 +353,13 @@ class _Picture:
             anchor="end",
         )
         top = y + _CARD_HEAD
-        for index in range(len(gpus)):
+        for index, gpu in enumerate(gpus):
             cx, cy = self._cell(x, top, index)
             out.box(cx, cy, self.cell_width, _CELL_HEIGHT, _IDLE, _LINE, 6)
-            out.text(cx + self.cell_width / 2, cy + 28, f"GPU {index}", 11, _SOFT, anchor="middle")
+            middle, split = cx + self.cell_width / 2, gpu["mig"] is not None
+            out.text(middle, cy + (19 if split else 28), f"GPU {index}", 11, _SOFT, anchor="middle")
+            if split:
+                out.text(middle, cy + 36, "MIG", 11, _SOFT, anchor="middle")
         for instance in self.instances[host]:
             self._instance(instance, x, top)
 

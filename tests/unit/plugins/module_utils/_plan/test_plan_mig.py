@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ansible_collections.gpufleet.metal.plugins.module_utils._plan.picture import plan_as_svg
 from ansible_collections.gpufleet.metal.plugins.module_utils._plan.table import plan_as_table
 from ansible_collections.gpufleet.metal.tests.unit.plugins.module_utils._plan.fleets import (
     gpus,
@@ -104,6 +105,14 @@ def test_the_table_says_what_is_left_to_mig() -> None:
     table = plan_as_table(result)
     assert "Fleet test: 1 GPU node with 4 GPUs (1 in use, 2 free), " in table
     assert "Free GPUs: gpu-1 2-3\nLeft to MIG (nvidia_driver_mig): gpu-1 1\n" in table
+
+
+def test_the_picture_says_what_is_left_to_mig() -> None:
+    layout = [{"gpu": "1", "profiles": PROFILES}]
+    picture = plan_as_svg(plan(tiny(replicas=1), machines=fleet(layout, (1,))))
+    assert (picture.count(">MIG<"), picture.count(">free GPU, or left to MIG<")) == (1, 1)
+    picture = plan_as_svg(plan(tiny(replicas=1), machines=fleet(None)))
+    assert (picture.count("MIG"), picture.count(">free GPU<")) == (0, 1)
 
 
 def test_a_group_of_gpus_keeps_clear_of_a_split_one() -> None:

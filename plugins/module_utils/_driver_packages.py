@@ -37,8 +37,8 @@ _MAINTAINERS = (
 _PREFERENCE_PRIORITY = 2000
 _PINNING = "nvidia-driver-pinning-"
 _KERNEL_MODULE = re.compile(
-    r"(nvidia-open|nvidia-headless|kmod-nvidia|nvidia-dkms|nvidia-kernel|linux-(modules|objects)-nvidia)(-.*)?"
-    r"|cuda-drivers(-[0-9]+)?"
+    r"(nvidia-open|nvidia-headless|kmod-nvidia|nvidia-dkms|nvidia-kernel-source|linux-(modules|objects)-nvidia)(-.*)?"
+    r"|nvidia-kernel-(open-)?dkms|cuda-drivers(-[0-9]+)?"
 )
 _DRIVER_VERSION = re.compile(r"[0-9]{3}\.[0-9]+(\.[0-9]+)?")
 
@@ -235,14 +235,16 @@ def companions(
     """Return what becomes of the installed driver packages that nobody asked for: new versions, and what must go.
 
     They are dependencies of what was asked for, and held: apt changes a held package only when it is named. A package
-    that the new version no longer has would stay behind as a piece of another driver, and so would the old pin.
+    that the new version no longer has would stay behind as a piece of another driver, and so would the old pin and
+    what brings the other kernel module.
     """
     follow: dict[str, str] = {}
     leave = []
+    kind = kernel_module_of(chosen)
     for name in sorted(installed):
         if name in chosen or not is_driver_package(name):
             continue
-        if name.startswith(_PINNING):
+        if name.startswith(_PINNING) or (kind and kernel_module_of([name]) not in (None, kind)):
             leave.append(name)
         elif _DRIVER_VERSION.fullmatch(upstream(installed[name])) and upstream(installed[name]) != version:
             offered = [offer for offer in available.get(name, ()) if upstream(offer) == version]

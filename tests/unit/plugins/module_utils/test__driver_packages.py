@@ -107,6 +107,7 @@ def test_kinds_of_packages(name: str, driver: bool, kernel: bool) -> None:
         (["nvidia-dkms-580", "linux-modules-nvidia-580-server-generic"], "proprietary"),
         (["nvidia-open", "nvidia-kernel-dkms"], None),
         (["nvidia-persistenced", "cuda-drivers-fabricmanager", "nvidia-opencl-icd"], None),
+        (["nvidia-kernel-common-580", "nvidia-kernel-support", "nvidia-kmod-common"], None),
         ([], None),
     ],
 )
@@ -293,6 +294,14 @@ def test_companions_follow_or_leave() -> None:
         {"nvidia-persistenced": "595.91.07-1"},
         ["libnvidia-compute-580", "nvidia-driver-pinning-580"],
     )
+
+
+def test_what_brings_the_other_kernel_module_leaves() -> None:
+    """It is held, and conflicts: apt would find no way."""
+    present = dict.fromkeys(("nvidia-open", "nvidia-kernel-open-dkms", "nvidia-persistenced"), "580.173.02-1")
+    chosen = dict.fromkeys(("cuda-drivers", "nvidia-persistenced"), "580.173.02-1")
+    assert packages.companions(present, {}, chosen, "580.173.02") == ({}, ["nvidia-kernel-open-dkms", "nvidia-open"])
+    assert packages.companions(present, {}, {"nvidia-open": "580.173.02-1"}, "580.173.02") == ({}, [])
 
 
 APT = """Reading package lists... Done

@@ -220,7 +220,7 @@ def test_another_kernel_module_is_recorded_like_another_version(tmp_path: Path) 
     host = debian(OPEN_580, proprietary)
     result = module(host, tmp_path, driver=["cuda-drivers", "nvidia-fabricmanager"], version="580")
     assert (result["version"], result["recorded"]) == ("580.173.02", True)
-    assert host.asked[-2].endswith("install cuda-drivers=580.173.02-1 nvidia-fabricmanager=580.173.02-1 nvidia-open-")
+    assert host.asked[-2].endswith(" nvidia-open-"), "what brings the other module goes"
     assert recorded(tmp_path)["packages"] == dict(sorted(OPEN_580.items()))
     more = debian(proprietary, proprietary)
     result = module(more, tmp_path, driver=["cuda-drivers", "nvidia-fabricmanager", "nvidia-imex"], version="580")

@@ -55,17 +55,24 @@ class ActionModule(ActionBase):
         variables: dict[str, Any] = task_vars or {}
         result: dict[str, Any] = super().run(tmp, variables)
         __, arguments = self.validate_argument_spec(
-            {"directory": {"type": "path"}, "fail": {"type": "bool", "default": True}}
+            {
+                "directory": {"type": "path"},
+                "fail": {"type": "bool", "default": True},
+                "show": {"type": "bool", "default": False},
+            }
         )
         directory = os.path.abspath(arguments["directory"]) if arguments["directory"] else None
         try:
-            return self._plan(variables, directory, arguments["fail"], result)
+            self._plan(variables, directory, arguments["fail"], result)
         except FleetError as fault:
             raise AnsibleActionFail(str(fault)) from fault
+        if arguments["show"] and "table" in result:
+            # Not by a task's result: every callback folds, quotes or escapes what is in one, and a table falls apart.
+            self._display.display(f"\n{result['table']}")
+        return result
 
-    def _plan(
-        self, variables: Mapping[str, Any], directory: str | None, fail: bool, result: dict[str, Any]
-    ) -> dict[str, Any]:
+    def _plan(self, variables: Mapping[str, Any], directory: str | None, fail: bool, result: dict[str, Any]) -> None:
+        """Plan, write what is to be written, and put all of it into the result."""
         applied = self._applied(directory)
         plan = build_plan(self._inventory(variables, applied))
         result["findings"] = plan["findings"]
@@ -74,16 +81,15 @@ class ActionModule(ActionBase):
             # Half a plan would only hide the findings in the output.
             result["failed"] = True
             result["msg"] = findings_as_text([Finding(**finding) for finding in plan["findings"]])
-            return result
+            return
         result["plan"] = plan
         if plan["findings"]:
-            return result
+            return
         changes = plan_changes(plan, applied)
         result["changes"] = [change.as_dict() for change in changes.changes]
         result["table"] = f"{plan_as_table(plan)}{changes.as_text()}\n"
         if directory is not None:
             self._write(directory, plan, result)
-        return result
 
     @staticmethod
     def _applied(directory: str | None) -> dict[str, Any] | None:

@@ -38,6 +38,11 @@ options:
         others and stops then.
     type: bool
     default: true
+  show:
+    description:
+      - Whether the table is printed, as it is. In the result of a task a callback would fold and quote its lines.
+    type: bool
+    default: false
 attributes:
   check_mode:
     description: Can run in check mode and return what it would without it.
@@ -62,13 +67,9 @@ EXAMPLES = r"""
 - name: Plan the fleet
   gpufleet.metal.fleet_plan:
     directory: "{{ inventory_dir }}/plan"
+    show: true
   run_once: true
   register: planned
-
-- name: Show which model runs where
-  ansible.builtin.debug:
-    msg: "{{ planned.table.splitlines() }}"
-  run_once: true
 """
 
 RETURN = r"""

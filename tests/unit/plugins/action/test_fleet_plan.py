@@ -98,6 +98,14 @@ def strict(value: Any) -> bool:
     return kind in (str, int, float, bool, None.__class__)
 
 
+def test_the_table_is_shown_as_it_is(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    """When it is asked for, and by no callback that would fold it."""
+    result = run()
+    assert "GPU nodes" not in capsys.readouterr().out
+    assert run({"show": True}) == result
+    assert capsys.readouterr().out == f"\n{result['table']}"
+
+
 def test_the_whole_inventory_is_seen(run: Run) -> None:
     """Templates are resolved per host, hosts outside the play are planned, and the result is plain data."""
     result = run()

@@ -12,6 +12,15 @@ from ansible_collections.gpufleet.metal.plugins.filter import firewall, hardenin
 
 FILTERS = {**firewall.FilterModule().filters(), **hardening.FilterModule().filters()}
 RULE = {"name": "ssh", "source": "any", "protocol": "tcp", "ports": [22]}
+STATE = {
+    "exists": True,
+    "matches_file": True,
+    "surplus": [],
+    "missing": [],
+    "accepted": ["input tcp/22"],
+    "listeners": [{"protocol": "tcp", "port": 22, "processes": ["sshd"]}],
+    "ssh_ports": [22],
+}
 
 
 @pytest.mark.parametrize(
@@ -19,6 +28,7 @@ RULE = {"name": "ssh", "source": "any", "protocol": "tcp", "ports": [22]}
     [
         ("firewall_rule_faults", ([RULE], "firewall_input", {}), []),
         ("firewall_outer_interfaces", ({"interfaces": ["lo", "eth0"]}, "^lo$"), ["eth0"]),
+        ("firewall_disagreements", (STATE, [RULE], [], {}, [], "enabled", True), []),
         ("firewall_tcp_openings", ([RULE], {}), [{"ports": [22], "networks": ["0.0.0.0/0", "::/0"]}]),
         ("sysctl_assignments_to_write", (["a.b = 0"], {"a.b": 1}), ["a.b=1"]),
         ("units_to_start", ("",), []),
@@ -30,6 +40,7 @@ def test_they_return(name: str, arguments: tuple[Any, ...], value: Any) -> None:
 
 def test_these_are_all() -> None:
     assert sorted(FILTERS) == [
+        "firewall_disagreements",
         "firewall_outer_interfaces",
         "firewall_rule_faults",
         "firewall_tcp_openings",

@@ -181,7 +181,7 @@ def test_a_wrong_input_stops_the_run_before_any_change(
     promised = (REFUSALS / f"{change.__name__}.txt").read_text(encoding="utf-8").partition("\n")[2]
     assert report(output) == promised.strip()
     # A plan without findings of its own is written beside the inventory. Nothing else is changed, nothing on a host.
-    assert set(changes(output)) <= {"Plan the fleet"}, output
+    assert set(changes(output)) <= {"Plan the fleet and show it"}, output
     assert {path.name for path in (tmp_path / "inventory").iterdir()} <= {"hosts.yml", ".gpufleet"}
     plays = re.findall(r"^PLAY \[(.*?)\]", output, re.MULTILINE)
     assert plays[-1] == "Stop before the first change if the fleet is not what the plan takes it for", plays
@@ -217,5 +217,5 @@ def test_the_plan_alone_stops_with_the_same_words_and_asks_no_host(installed: In
     assert "fleet_engin (seen by gpu-1, gpu-2, gpu-3 and 2 more)" in report(ended.stdout)
     assert re.findall(r"^(?:PLAY|TASK) \[(.*?)\]", ended.stdout, re.MULTILINE) == [
         "Decide where every model runs",
-        "Plan the fleet",
+        "Plan the fleet and show it",
     ]

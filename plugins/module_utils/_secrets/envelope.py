@@ -137,12 +137,9 @@ def seal(document: Document, recipients: Sequence[RSAPublicKey], signer: RSAPriv
         "recipients": {key_id(recipient): _wrapped(data_key, recipient) for recipient in recipients},
     }
     index = sealed(json.dumps(plain).encode(), _layout(header))
-    content = {**header, "entries": entries, "index": index}
-    signature = {
-        "by": key_id(signer.public_key()),
-        "value": _encode(signer.sign(_layout(content), _pss(), hashes.SHA256())),
-    }
-    return _layout({**content, "signature": signature})
+    body = {**header, "entries": entries, "index": index}
+    proof = signer.sign(_layout(body), _pss(), hashes.SHA256())
+    return _layout({**body, "signature": {"by": key_id(signer.public_key()), "value": _encode(proof)}})
 
 
 def unseal(

@@ -108,7 +108,7 @@ http://told.example.org/s/|Debian|Debian-Security|main
         # Before the first `apt-get update` there are targets without an origin.
         (
             "http://told.example.org/d/||||main\n",
-            {"debian.sources": IMAGE.split("\n\n")[0]},
+            {"debian.sources": IMAGE.split("\n\n", maxsplit=1)[0]},
             ("http://image.example.org/debian", ""),
         ),
     ],

@@ -136,7 +136,9 @@ def test_a_status_in_the_log_is_a_number_of_json(given: str, logged: str) -> Non
 def test_every_line_of_the_log_is_json(options: dict[str, Any]) -> None:
     """NGINX's escape=json leaves bytes as they are that are no UTF-8; what clients can fill with them is replaced."""
     text = render("nginx.conf.j2", "trixie", **options)
-    line = "".join(re.findall(r"^    '(.*)'$", text[text.index("log_format gpufleet") :].split(";")[0], re.MULTILINE))
+    line = "".join(
+        re.findall(r"^    '(.*)'$", text[text.index("log_format gpufleet") :].split(";", maxsplit=1)[0], re.MULTILINE)
+    )
     numbers = re.findall(r":\$(\w+)", line)
     assert numbers == ["gateway_status", "request_length", "bytes_sent", "request_time"]
     clients_words = {"host", "uri", "request_uri", "http_user_agent", "http_x_request_id"}

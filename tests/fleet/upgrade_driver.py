@@ -3,9 +3,12 @@
 
     python tests/fleet/upgrade_driver.py INVENTORY WORK_DIRECTORY
 
-Real are apt, the engines, the gateways and the load; the driver's packages are stand-ins, and kernel, reboot and CUDA
-are simulated (molecule/nvidia_driver). Three upgrades: all hosts under load without a failed request; one whose
-verification fails, rolled back; one that is killed in the middle, continued.
+Real are apt, the engines, the gateways and the load; the driver's packages are stand-ins, and kernel, CUDA and reboot
+are simulated (molecule/nvidia_driver): of a boot, the start of the container engine is real.
+
+Under a load of plain and streaming clients of both gateways, without a failed request: a batch of two in which one
+verification fails, is rolled back and stays out, while the other host is upgraded and the third is not begun; then a
+run that is killed in the middle and continued, while somebody else holds a host.
 """
 
 from __future__ import annotations
@@ -20,6 +23,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+from clients import Clients
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 OLD, NEW = "580.173.02", "595.91.07"
@@ -84,24 +89,31 @@ class Fleet:
         """Return who holds what out of rotation, by gateway."""
         return [json.loads(self.ask(host, "gpufleet-probe", "status"))["drained"] for host in self.hosts("gateways")]
 
+    def engines(self, host: str) -> dict[str, str]:
+        """Return the state and the restart policy of each engine's container on a host."""
+        shown = "{{.Name}}={{.State.Status}}/{{.HostConfig.RestartPolicy.Name}}"
+        listed = self.ask(host, "docker", "ps", "--all", "--quiet", "--filter", "label=gpufleet.instance").split()
+        # Ansible would take the braces for its own.
+        said = self.ask(host, "docker", "inspect", "--format", f"'{{% raw %}}{shown}{{% endraw %}}'", *listed)
+        return dict(line.strip("/").split("=") for line in said.splitlines())
+
     @contextmanager
-    def load(self, name: str) -> Iterator[None]:
-        """Have a client ask a gateway meanwhile; no request may fail."""
-        gateway = self.listing["_meta"]["hostvars"][self.hosts("gateways")[0]]["ansible_host"]
-        output = self.work / f"load-{name}.json"
-        ca = self.inventory / ".gpufleet" / "pki" / "ca.crt"
-        program = [sys.executable, str(ROOT / "molecule" / "default" / "files" / "load.py")]
-        client = subprocess.Popen([*program, gateway, str(ca), "tiny-llama", str(PATIENCE_SECONDS), str(output)])
+    def load(self) -> Iterator[None]:
+        """Have two clients ask each gateway meanwhile; no request may fail."""
+        addresses = [self.listing["_meta"]["hostvars"][host]["ansible_host"] for host in self.hosts("gateways")]
+        clients = Clients(addresses, str(self.inventory / ".gpufleet" / "pki" / "ca.crt"), "tiny-llama")
+        clients.start()
         try:
             yield
         finally:
-            Path(f"{output}.last").touch()
-            client.wait()
-        requests = json.loads(output.read_text(encoding="utf-8"))
-        failed = [request for request in requests if request["fault"] is not None]
-        print(f"{name}: {len(requests)} requests, {len(failed)} failed", flush=True)
-        assert requests[-1]["last"], "the load lasted as long as the upgrade"
+            requests = clients.finish()
+            failed = [request for request in requests if request.fault is not None]
+            slowest = max(request.seconds for request in requests)
+            print(f"{len(requests)} requests, {len(failed)} failed, the slowest took {slowest:.1f} s", flush=True)
+            for client in sorted({request.client for request in requests}):
+                print(f"  {sum(request.client == client for request in requests):4} {client}", flush=True)
         assert not failed, failed
+        assert len({request.client for request in requests}) == 2 * len(addresses)
 
 
 def wait_for(what: str, holds: Any) -> None:
@@ -112,8 +124,39 @@ def wait_for(what: str, holds: Any) -> None:
         time.sleep(1)
 
 
+def fail_in_a_batch(fleet: Fleet, first: str, second: str, third: str) -> None:
+    """Two hosts at a time: the first one's CUDA does not start, the second one's does."""
+    fleet.write(first, "/srv/simulated_host/cuda_fails_with", f"{NEW}\n")
+    said = " ".join(
+        fleet.play("playbooks/upgrade_driver.yml", NEW, "--extra-vars", "upgrade_driver_batch=2", status=2).split()
+    )
+    assert "CUDA does not start: cuInit returned 802" in said, "the reason is shown"
+    assert "Its recorded driver is back. Its engines are stopped and it stays out of rotation" in said
+    assert f"{first} failed or gave no answer any more, as is said above: {third}" in said
+    assert fleet.versions() == [OLD, NEW, OLD], "rolled back, upgraded, not begun"
+    assert fleet.holders() == [{first: ["upgrade_driver"]}] * 2
+    assert set(fleet.engines(first).values()) == {"exited/no"}, "they stay stopped"
+    assert set(fleet.engines(second).values()) == {"running/always"}
+    fleet.ask(first, "rm", "/srv/simulated_host/cuda_fails_with")
+
+
+def kill_and_continue(fleet: Fleet, first: str, third: str) -> None:
+    """Killed in the middle and run again; meanwhile somebody takes a host out, which is upgraded and not put back."""
+    for gateway in fleet.hosts("gateways"):
+        fleet.ask(gateway, "gpufleet-probe", "drain", third, "--holder", "somebody")
+    upgrade = subprocess.Popen(fleet.command("playbooks/upgrade_driver.yml", NEW), start_new_session=True)
+    wait_for("the first host has the new packages", lambda: NEW in fleet.ask(first, "dpkg-query", "-W", "nvidia-open"))
+    os.killpg(upgrade.pid, signal.SIGKILL)
+    upgrade.wait()
+    fleet.play("playbooks/upgrade_driver.yml", NEW)
+    assert fleet.versions() == [NEW] * 3
+    assert fleet.holders() == [{third: ["somebody"]}] * 2
+    for gateway in fleet.hosts("gateways"):
+        fleet.ask(gateway, "gpufleet-probe", "undrain", third, "--holder", "somebody")
+
+
 def main(inventory: Path, work: Path) -> None:
-    """Run the three upgrades."""
+    """Run the upgrades."""
     fleet = Fleet(inventory, work)
     nodes = fleet.hosts("gpu_nodes")
     first, second, third = nodes
@@ -121,35 +164,20 @@ def main(inventory: Path, work: Path) -> None:
     fleet.play("playbooks/driver.yml", OLD)
     assert fleet.versions() == [OLD] * 3
 
-    print("\n==> A verification that fails is rolled back, and the host stays out", flush=True)
-    fleet.write(first, "/srv/simulated_host/cuda_fails_with", f"{NEW}\n")
-    said = fleet.play("playbooks/upgrade_driver.yml", NEW, status=2)
-    assert "CUDA does not start: cuInit returned 802" in said, "the reason is shown"
-    assert "The recorded driver is back" in said
-    assert fleet.versions() == [OLD] * 3, "it stopped at the first failure"
-    assert fleet.holders() == [{first: ["upgrade_driver"]}] * 2
-    fleet.ask(first, "rm", "/srv/simulated_host/cuda_fails_with")
+    with fleet.load():
+        print("\n==> In a batch of two, a verification that fails is rolled back, and the host stays out", flush=True)
+        fail_in_a_batch(fleet, first, second, third)
+        print("\n==> Killed in the middle and run again, it upgrades the other hosts", flush=True)
+        kill_and_continue(fleet, first, third)
 
-    print("\n==> Killed in the middle and run again, it upgrades all hosts without a failed request", flush=True)
-    # Somebody takes a host out meanwhile: it is upgraded and not put back.
-    for gateway in fleet.hosts("gateways"):
-        fleet.ask(gateway, "gpufleet-probe", "drain", third, "--holder", "somebody")
-    with fleet.load("upgrade"):
-        upgrade = subprocess.Popen(fleet.command("playbooks/upgrade_driver.yml", NEW), start_new_session=True)
-        wait_for(
-            "the first host has the new packages", lambda: NEW in fleet.ask(first, "dpkg-query", "-W", "nvidia-open")
-        )
-        os.killpg(upgrade.pid, signal.SIGKILL)
-        upgrade.wait()
-        fleet.play("playbooks/upgrade_driver.yml", NEW)
-    assert fleet.versions() == [NEW] * 3
-    assert fleet.holders() == [{third: ["somebody"]}] * 2
-    for gateway in fleet.hosts("gateways"):
-        fleet.ask(gateway, "gpufleet-probe", "undrain", third, "--holder", "somebody")
+    for node in nodes:
+        assert set(fleet.engines(node).values()) == {"running/always"}
+        at_boot = fleet.ask(node, "cat", "/srv/simulated_host/engines_at_boot").split()
+        assert set(at_boot) == {"0"}, f"{node}: engines that came up with the container engine at each boot: {at_boot}"
 
     print("\n==> Run once more, it leaves every host alone", flush=True)
     said = fleet.play("playbooks/upgrade_driver.yml", NEW)
-    assert "Hold it out of rotation" not in said
+    assert "Take the host out of rotation" not in said
     assert second in said
 
 

@@ -1,0 +1,92 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Clients that ask the gateways for completions until they are told to stop, and write down how each request ended.
+
+Each gateway has a client with whole answers and one with streams. A stream has failed when it breaks off: it must end
+with its own last word. Every request uses a connection of its own.
+"""
+
+from __future__ import annotations
+
+import http.client
+import json
+import ssl
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+# Only an engine that hangs takes longer: a slow machine is not a fault.
+PATIENCE_SECONDS = 240.0
+# Steady traffic, not all that the engines can take: an engine's workers spin for a second after each request, so on two
+# shared cores more would starve the playbooks that the load accompanies.
+PAUSE_SECONDS = 4.0
+# After the end was announced, so that what comes last is judged too.
+LAST_REQUESTS = 3
+
+
+@dataclass(frozen=True)
+class Request:
+    """How a request ended; ``fault`` is None for one that was answered whole."""
+
+    client: str
+    seconds: float
+    fault: str | None
+
+
+@dataclass
+class Clients:
+    """Two clients of each gateway."""
+
+    gateways: Sequence[str]
+    ca_file: str
+    model: str
+    requests: list[Request] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self._context = ssl.create_default_context(cafile=self.ca_file)
+        self._end = threading.Event()
+        self._threads = [
+            threading.Thread(target=self._ask_until_the_end, args=(gateway, stream), daemon=True)
+            for gateway in self.gateways
+            for stream in (False, True)
+        ]
+
+    def start(self) -> None:
+        """Begin to ask."""
+        for thread in self._threads:
+            thread.start()
+
+    def finish(self) -> list[Request]:
+        """Send the last requests, and return all."""
+        self._end.set()
+        for thread in self._threads:
+            thread.join()
+        return self.requests
+
+    def _ask_until_the_end(self, gateway: str, stream: bool) -> None:
+        left = LAST_REQUESTS
+        while left:
+            left -= self._end.is_set()
+            begun = time.monotonic()
+            fault = self._ask(gateway, stream)
+            name = f"{gateway} {'streaming' if stream else 'plain'}"
+            self.requests.append(Request(name, time.monotonic() - begun, fault))
+            self._end.wait(PAUSE_SECONDS)
+
+    def _ask(self, gateway: str, stream: bool) -> str | None:
+        """Send one completion; returns what went wrong, or None."""
+        body = json.dumps({"model": self.model, "prompt": "rack server driver", "max_tokens": 8, "stream": stream})
+        connection = http.client.HTTPSConnection(gateway, 443, context=self._context, timeout=PATIENCE_SECONDS)
+        try:
+            connection.request("POST", "/v1/completions", body, {"Content-Type": "application/json"})
+            response = connection.getresponse()
+            content = response.read()
+        except (OSError, http.client.HTTPException) as error:
+            return repr(error)
+        finally:
+            connection.close()
+        if response.status != 200:
+            return f"{response.status} {content[:200]!r}"
+        if stream and (content.count(b"data: ") < 2 or not content.rstrip().endswith(b"data: [DONE]")):
+            return f"a stream broke off: {content[-200:]!r}"
+        return None

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """An engine that answers like vLLM and fails on demand: python3 dummy_engine.py PORT.
 
-POST /admin {"health": 503, "completions": "hang" | "500" | "ok"} switches faults; what is left out is put right.
+POST /admin {"health": 503, "completions": "hang" | "500" | "500 to clients" | "ok"} switches faults; what is left out
+is put right. With "500 to clients" a completion of one token, which is what the gateway's probe asks for, succeeds.
 A hung engine keeps its health and its metrics, as vLLM does: only its count of iterations stands still.
 """
 
@@ -24,6 +25,7 @@ class State:
     faults: ClassVar[dict[str, Any]] = dict(WELL)
     iterations = 0
     served = 0
+    refused = 0
     canaries = 0
     lock = threading.Lock()
 
@@ -54,7 +56,9 @@ class Handler(BaseHTTPRequestHandler):
             name = "vllm:iteration_tokens_total"
             self._answer(200, f'# TYPE {name} histogram\n{name}_count{{engine="0"}} {State.iterations}\n', "text/plain")
         elif self.path == "/admin":
-            self._answer(200, json.dumps({"served": State.served, "canaries": State.canaries}))
+            self._answer(
+                200, json.dumps({"served": State.served, "refused": State.refused, "canaries": State.canaries})
+            )
         else:
             self._answer(404, "{}")
 
@@ -63,17 +67,20 @@ class Handler(BaseHTTPRequestHandler):
         body = json.loads(self.rfile.read(int(self.headers.get("Content-Length", "0"))) or b"{}")
         if self.path == "/admin":
             State.faults = {**WELL, **body}
-            State.served = State.canaries = 0
+            State.served = State.refused = State.canaries = 0
             self._answer(200, json.dumps(State.faults))
             return
-        if State.faults["completions"] == "hang":
+        fault, canary = State.faults["completions"], body.get("max_tokens") == 1
+        if fault == "hang":
             time.sleep(3600)
-        if State.faults["completions"] == "500":
+        if fault == "500" or (fault == "500 to clients" and not canary):
+            with State.lock:
+                State.refused += 1
             self._answer(500, '{"error":{"message":"engine fault"}}')
             return
         with State.lock:
             State.iterations += 1
-            if body.get("max_tokens") == 1:
+            if canary:
                 State.canaries += 1
             else:
                 State.served += 1

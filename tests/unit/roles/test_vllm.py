@@ -99,7 +99,7 @@ def test_the_image_that_was_brought_in_is_the_one_that_runs() -> None:
 
 
 def test_stopped_engines_do_not_come_back_with_the_container_engine() -> None:
-    """Docker starts what restarts ``always`` with its daemon, whoever stopped it; the reboot itself is in tests/fleet."""
+    """Docker starts what restarts ``always`` with its daemon, whoever stopped it; tests/fleet does that for real."""
     tasks = DataLoader().load_from_file(str(ROLE / "tasks/stop.yml"))
     options = next(task["community.docker.docker_container"] for task in tasks if "loop" in task)
     assert (options["state"], options["restart_policy"]) == ("stopped", "no")

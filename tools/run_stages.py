@@ -63,7 +63,8 @@ class Stage:
     about: str
     sets: frozenset[str]
     needs: tuple[str, ...] = ()
-    alone: bool = False  # nothing else runs beside it: it uses the machine's Docker or measures time
+    uses: tuple[str, ...] = ()  # what it has to itself: stages that use the same do not run at once
+    alone: bool = False  # nothing else runs beside it: it counts failures under load, or waits for times
     timeout_seconds: int = 1800
     environment: dict[str, str] = field(default_factory=dict)
     cleanup: tuple[str, ...] = ()  # removes what the command leaves behind when it does not end well
@@ -80,7 +81,7 @@ class Outcome:
 
 def read_stages(data: dict[str, Any]) -> list[Stage]:
     """Return the stages of a parsed stages.toml, in its order, or raise StageError."""
-    known = {"name", "command", "about", "sets", "needs", "alone", "timeout_seconds", "environment", "cleanup"}
+    known = {"name", "command", "about", "sets", "needs", "uses", "alone", "timeout_seconds", "environment", "cleanup"}
     stages: list[Stage] = []
     for entry in data.get("stage", []):
         unknown = sorted(set(entry) - known)
@@ -102,6 +103,7 @@ def read_stages(data: dict[str, Any]) -> list[Stage]:
                 about=entry["about"],
                 sets=frozenset(entry["sets"]),
                 needs=tuple(entry.get("needs", [])),
+                uses=tuple(entry.get("uses", [])),
                 alone=entry.get("alone", False),
                 timeout_seconds=entry.get("timeout_seconds", 1800),
                 environment=dict(entry.get("environment", {})),
@@ -283,6 +285,8 @@ class Runner:
         if any(need not in self.done for need in stage.needs):
             return False
         if stage.alone and self.running:
+            return False
+        if any(set(stage.uses) & set(running.stage.uses) for running in self.running):
             return False
         return len(self.running) < self.jobs and not any(running.stage.alone for running in self.running)
 

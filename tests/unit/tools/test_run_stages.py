@@ -46,7 +46,7 @@ def states(outcomes: list[run_stages.Outcome]) -> dict[str, str]:
         (
             [stage("a", OK, colour="red")],
             "stage 'a': unknown key 'colour'; known are ['about', 'alone', 'cleanup', 'command', 'environment', "
-            "'name', 'needs', 'sets', 'timeout_seconds']",
+            "'name', 'needs', 'sets', 'timeout_seconds', 'uses']",
         ),
         ([{"name": "a", "command": OK, "sets": []}], "stage 'a': key 'about' is missing"),
         ([stage("a", OK), stage("a", OK)], "stage 'a' is there twice"),
@@ -127,6 +127,25 @@ def test_stage_alone_waits_for_the_others(tmp_path: Path) -> None:
     outcomes, _said = run(entries, tmp_path, jobs=3)
     assert set(states(outcomes).values()) == {"ok"}
     assert "b /b" in log.read_text(encoding="utf-8")
+
+
+def test_stages_that_use_the_same_take_turns(tmp_path: Path) -> None:
+    """What uses something else, or nothing, runs beside them: a stage here ends when those are there."""
+    marked = "import pathlib, sys, time; here = pathlib.Path(sys.argv[1]); (here / sys.argv[2]).touch()"
+    there = "(here / 'c').exists() and (here / 'd').exists()"
+    waits = f"{marked}\nwhile not ({there}): time.sleep(0.05)\n(here / 'a-ended').touch()"
+    after = f"{marked}\nassert (here / 'a-ended').exists()"
+    entries = [
+        stage(name, [sys.executable, "-c", program, str(tmp_path), name], uses=uses, timeout_seconds=60)
+        for name, uses, program in (
+            ("a", ["docker"], waits),
+            ("b", ["docker"], after),
+            ("c", ["gpu"], marked),
+            ("d", [], marked),
+        )
+    ]
+    outcomes, _said = run(entries, tmp_path, jobs=4)
+    assert states(outcomes) == {"a": "ok", "b": "ok", "c": "ok", "d": "ok"}
 
 
 def test_signs_of_life(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -24,7 +24,7 @@ test-long: sandbox ## Run what takes too long for every change (about 25 minutes
 	@tools/demo.sh absent
 	@python tools/run_stages.py --set long
 
-test-quick: tools ## Run the linters, the type checks and the unit tests (about two and a half minutes); needs no root and no Docker
+test-quick: tools ## Run the linters, the type checks and the unit tests (under two minutes); needs no root and no Docker
 	@python tools/run_stages.py --set quick
 
 stage: sandbox ## Run one stage with what it needs, for example: make stage NAME=molecule-pki

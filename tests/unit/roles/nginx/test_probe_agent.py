@@ -133,6 +133,12 @@ def fixture_home(tmp_path: Path) -> Iterator[Path]:
         os.kill(int(pid_file.read_text()), signal.SIGKILL)
 
 
+@pytest.fixture(autouse=True)
+def _short_grace(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stand-in that logs an emergency never takes the configuration: nothing is won by waiting as for a real one."""
+    monkeypatch.setattr(agent, "GRACE_AFTER_EMERGENCY_SECONDS", 0.2)
+
+
 def run(home: Path, *words: str) -> int:
     return int(agent.main(["--configuration", str(home / "agent.json"), *words]))
 

@@ -19,18 +19,20 @@ CANARY = "canary-5d1e7f"
 
 
 @cache
-def _made(which: str) -> bytes:
-    return make_wrapping_key(2048)
+def _made(which: str) -> tuple[bytes, Any]:
+    """Make a key, and read it once: reading checks its primes, which takes longer than all that is done with it."""
+    pem = make_wrapping_key(2048)
+    return pem, read_private_key(pem, which)
 
 
 def key_pem(which: str = "first") -> bytes:
     """Return the PEM of a small wrapping key, the same for the same name."""
-    return _made(which)
+    return _made(which)[0]
 
 
 def key(which: str = "first") -> Any:
     """Return a wrapping key."""
-    return read_private_key(key_pem(which), which)
+    return _made(which)[1]
 
 
 def wrapping(which: str = "first") -> WrappingKey:

@@ -21,6 +21,10 @@ CACHE_MOUNT = "/cache"
 #: From SIGTERM to SIGKILL the engine gets its own shutdown timeout and this many seconds to end its processes.
 STOP_MARGIN_SECONDS = 15
 
+#: Sets what requests begin with that say nothing; of its keys, this one is also the most that any request gets.
+GENERATION = "override-generation-config"
+GENERATION_CAP = "max_new_tokens"
+
 #: Options that the plan decides or that belong to another part of the fleet, with what to use instead.
 OWNED_OPTIONS = {
     "model": "fleet_models[].source",
@@ -139,6 +143,33 @@ def image_pixels(arguments: Mapping[str, Any]) -> int | None:
     return number if number is not None and number > 0 else None
 
 
+def _generation_problem(model: Model, rest: str, value: Any) -> tuple[str, str] | None:
+    """Return (wanted, fix) where the user's generation settings can't be put together with ``max_output_tokens``.
+
+    The option is given once: of two, vLLM's parser takes the last and drops the other without a word.
+    """
+    if model.max_output_tokens is None:
+        return None
+    if rest:
+        return (
+            f"one mapping {GENERATION}, beside max_output_tokens: the plan puts both into one option",
+            f"write arguments.{GENERATION}: {{{rest[1:]}: {_shown(value)}}}",
+        )
+    if isinstance(value, str):
+        try:
+            value = json.loads(value)
+        except ValueError:
+            value = None
+    if not isinstance(value, Mapping):
+        return "a mapping, which the plan puts together with max_output_tokens", f"correct arguments.{GENERATION}"
+    if GENERATION_CAP in value:
+        return (
+            f"the cap once: max_output_tokens is {model.max_output_tokens}",
+            f"remove {GENERATION_CAP} from arguments.{GENERATION}, or remove max_output_tokens",
+        )
+    return None
+
+
 def argument_findings(model: Model) -> list[Finding]:
     """Return what is wrong with the user's further arguments of a model."""
     findings: list[Finding] = []
@@ -188,8 +219,11 @@ def argument_findings(model: Model) -> list[Finding]:
             )
         else:
             problem = _value_problem(option, rest, value)
+            clash = _generation_problem(model, rest, value) if option == GENERATION else None
             if problem:
                 report("invalid_argument", f"{where} is {_shown(value)}", problem, f"correct {where}")
+            elif clash:
+                report("invalid_argument", f"{where} is {_shown(value)}", *clash)
     sequences = argument_number(model.arguments, "max-num-seqs", model.concurrency)
     if sequences < model.concurrency:
         report(
@@ -286,7 +320,22 @@ def serve_arguments(model: Model, engine: Engine, size: int, port: int, encoder_
         arguments.append("--enforce-eager")
     if argument_value(model.arguments, "disable-access-log-for-endpoints", None) is None:
         arguments += ["--disable-access-log-for-endpoints", "/health,/metrics,/ping"]
-    return arguments + _user_arguments(model.arguments)
+    return arguments + _user_arguments(_with_cap(model))
+
+
+def _with_cap(model: Model) -> dict[str, Any]:
+    """Return the user's arguments with the cap on generated tokens among them.
+
+    vLLM 0.32.0 takes ``max_new_tokens`` of this option as the most that any request gets, whatever it asks for, in
+    completions, chats, responses and messages alike: ``override_max_tokens`` of their serving.py, one of the values of
+    which entrypoints/serve/utils/api_utils.py:196 takes the least. In the model's own generation_config.json the same
+    key is only a default.
+    """
+    if model.max_output_tokens is None:
+        return model.arguments
+    others = {name: value for name, value in model.arguments.items() if split_option(str(name))[0] != GENERATION}
+    settings = argument_mapping(model.arguments, GENERATION)
+    return {**others, GENERATION: {**settings, GENERATION_CAP: model.max_output_tokens}}
 
 
 #: The user that runs the engine need not exist in the image: HOME, USER and every cache are named, or torch and triton

@@ -139,7 +139,15 @@ def _read_model(value: Any, position: int, recorded: Any, findings: list[Finding
         quantization=reader.text("quantization", None, wanted="the name of a quantization, or null"),
         minimum_compute_capability=reader.capability("minimum_compute_capability"),
         arguments=reader.mapping("arguments", {}, "a mapping of vllm serve options to values"),
+        max_output_tokens=reader.integer("max_output_tokens", None),
     )
+    if model.max_output_tokens is not None and 0 < model.context_length <= model.max_output_tokens:
+        reader.report(
+            "invalid_value",
+            f"{reader.path}.max_output_tokens is {model.max_output_tokens}",
+            f"less than context_length, {model.context_length}: prompt and answer share it",
+            f"lower {reader.path}.max_output_tokens, or remove it",
+        )
     reader.finish()
     return model if reader.ok and source_reader.ok and facts is not None else None
 

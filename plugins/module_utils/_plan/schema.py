@@ -78,6 +78,8 @@ class Model:
     quantization: str | None
     minimum_compute_capability: tuple[int, int] | None
     arguments: dict[str, Any]
+    #: Tokens that one request may have generated; None is no cap but the context.
+    max_output_tokens: int | None = None
 
 
 @dataclass(frozen=True)

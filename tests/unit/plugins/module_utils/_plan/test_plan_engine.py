@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -307,6 +308,77 @@ def test_refused_arguments(arguments: dict[str, Any], expected: tuple[str, str, 
 def test_accepted_arguments(arguments: dict[str, Any]) -> None:
     """What is right is not reported."""
     assert argument_findings(read(model(arguments=arguments))) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        ({}, {"max_new_tokens": 4096}),
+        ({"override_generation_config": {"temperature": 0.5}}, {"max_new_tokens": 4096, "temperature": 0.5}),
+        ({"override-generation-config": '{"top_k": 20}'}, {"max_new_tokens": 4096, "top_k": 20}),
+    ],
+)
+def test_cap_on_generated_tokens(arguments: dict[str, Any], expected: dict[str, Any]) -> None:
+    """It joins what the user says in the same option: vLLM would take the last of two."""
+    capped = read(model(arguments={"enable-prefix-caching": True, **arguments}, max_output_tokens=4096))
+    assert argument_findings(capped) == []
+    rendered = serve_arguments(capped, CUDA, 1, 8000)
+    assert rendered[-3:-1] == ["--enable-prefix-caching", "--override-generation-config"]
+    assert json.loads(rendered[-1]) == expected
+
+
+def test_no_cap_on_generated_tokens() -> None:
+    """Without one, the user's option is passed on as it is."""
+    arguments = {"override-generation-config": {"max_new_tokens": 7}, "override-generation-config.top_k": 20}
+    entry = read(model(arguments=arguments))
+    assert argument_findings(entry) == []
+    assert serve_arguments(entry, CUDA, 1, 8000)[-4:] == [
+        "--override-generation-config",
+        '{"max_new_tokens":7}',
+        "--override-generation-config.top_k",
+        "20",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "found", "wanted", "fix"),
+    [
+        (
+            {"override-generation-config": {"max_new_tokens": 9000, "top_k": 20}},
+            'arguments.override-generation-config is {"max_new_tokens": 9000, "top_k": 20}',
+            "the cap once: max_output_tokens is 4096",
+            "remove max_new_tokens from arguments.override-generation-config, or remove max_output_tokens",
+        ),
+        (
+            {"override_generation_config.temperature": 0.5},
+            "arguments.override_generation_config.temperature is 0.5",
+            "one mapping override-generation-config, beside max_output_tokens: the plan puts both into one option",
+            "write arguments.override-generation-config: {temperature: 0.5}",
+        ),
+        (
+            {"override-generation-config": "temperature=0.5"},
+            'arguments.override-generation-config is "temperature=0.5"',
+            "a mapping, which the plan puts together with max_output_tokens",
+            "correct arguments.override-generation-config",
+        ),
+        (
+            {"override-generation-config": "[1]"},
+            'arguments.override-generation-config is "[1]"',
+            "a mapping, which the plan puts together with max_output_tokens",
+            "correct arguments.override-generation-config",
+        ),
+        (
+            {"override-generation-config": 5},
+            "arguments.override-generation-config is 5",
+            "a mapping, which the plan puts together with max_output_tokens",
+            "correct arguments.override-generation-config",
+        ),
+    ],
+)
+def test_what_does_not_go_with_a_cap(arguments: dict[str, Any], found: str, wanted: str, fix: str) -> None:
+    """Nothing that the user says is dropped without a word."""
+    findings = argument_findings(read(model(arguments=arguments, max_output_tokens=4096)))
+    assert [(f.code, f.found, f.wanted, f.fix) for f in findings] == [("invalid_argument", found, wanted, fix)]
 
 
 def test_owned_options_exist() -> None:

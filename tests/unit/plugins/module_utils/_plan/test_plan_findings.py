@@ -38,8 +38,8 @@ ENGINE_KEYS = (
     "accelerator, base_port, cpu_kv_cache_gib, gpu_memory_utilization, image, shm_size_gib, shutdown_timeout_seconds"
 )
 MODEL_KEYS = (
-    "arguments, concurrency, config, context_length, files_sha256, known_model, minimum_compute_capability, name, "
-    "quantization, replicas, source, tensor_parallel_size, weights_bytes"
+    "arguments, concurrency, config, context_length, files_sha256, known_model, max_output_tokens, "
+    "minimum_compute_capability, name, quantization, replicas, source, tensor_parallel_size, weights_bytes"
 )
 NAMES = "up to 63 of a-z, 0-9, '.', '_' and '-', the first a letter or a digit"
 
@@ -597,6 +597,30 @@ CASES: list[Any] = [
             "correct fleet_models[autoglm].context_length",
         ),
         id="wrong type",
+    ),
+    pytest.param(
+        inventory(variables(model(context_length=8192, max_output_tokens=8192))),
+        (
+            "model",
+            "autoglm",
+            "invalid_value",
+            "fleet_models[autoglm].max_output_tokens is 8192",
+            "less than context_length, 8192: prompt and answer share it",
+            "lower fleet_models[autoglm].max_output_tokens, or remove it",
+        ),
+        id="answers as long as the context",
+    ),
+    pytest.param(
+        inventory(variables(model(max_output_tokens=0))),
+        (
+            "model",
+            "autoglm",
+            "invalid_value",
+            "fleet_models[autoglm].max_output_tokens is 0",
+            "a whole number, 1 or more",
+            "correct fleet_models[autoglm].max_output_tokens",
+        ),
+        id="answers of nothing",
     ),
     pytest.param(
         inventory(variables(model(weights_bytes=None))),

@@ -10,6 +10,11 @@ the old configuration (a listen port taken by another process, a shared memory z
 name). So each reload puts a new build id into an include, and only an answer with that id, from a loopback listener
 of the new workers, counts.
 
+It also says how near the gateway is to its limits. Open-source NGINX counts no refusals: it only tells the log which
+limit refused a request. So the agent follows the access log and counts. (njs could count in NGINX's memory, but Debian
+12 has none that is new enough, and a reload of another configuration would forget.) No label is what a client wrote:
+who reaches a limit is in the log.
+
 Words:
 
 - health: a GET that tells whether the server process answers. It stays 200 while the engine behind it hangs.
@@ -56,6 +61,21 @@ GRACE_AFTER_EMERGENCY_SECONDS = 4.0
 
 LONGEST_BACKOFF_SECONDS = 300.0
 """The daemon's longest wait between two tries of a reload that fails."""
+
+LOG_PART_BYTES = 1024 * 1024
+"""How much of the access log is in memory at once. A line is far shorter: NGINX takes 64 KiB of headers."""
+
+LOG_ROUND_BYTES = 64 * LOG_PART_BYTES
+"""How much of it is read in one round, and how much at most is read again after a restart of the agent."""
+
+REFUSALS = (
+    ("address", "rate"),
+    ("address", "concurrent"),
+    ("identity", "rate"),
+    ("identity", "concurrent"),
+    ("request", "body"),
+)
+"""The limits that refuse requests: of whom, and which."""
 
 
 class AgentError(Exception):
@@ -107,6 +127,16 @@ class Peer:
 
 
 @dataclass(frozen=True)
+class Limit:
+    """How much one address or one identity may ask for; 0 stands for no limit."""
+
+    per: str
+    requests_per_second: int
+    burst: int
+    concurrent: int
+
+
+@dataclass(frozen=True)
 class Configuration:
     """What the role wrote; see ``from_json`` for the file's shape."""
 
@@ -131,6 +161,9 @@ class Configuration:
     max_fails: int
     fail_timeout_seconds: int
     peers: tuple[Peer, ...]
+    access_log: Path
+    limits: tuple[Limit, ...]
+    body_bytes: int
     further_metrics: tuple[Path, ...] = ()
 
     @property
@@ -147,7 +180,7 @@ class Configuration:
         """Read the role's JSON. Raises AgentError that names the missing or wrong key."""
         try:
             nginx, directories = document["nginx"], document["directories"]
-            health, progress = document["health"], document["progress"]
+            health, progress, limits = document["health"], document["progress"], document["limits"]
             peers = tuple(
                 Peer(
                     upstream=str(upstream["name"]),
@@ -182,6 +215,17 @@ class Configuration:
                 max_fails=int(document["server_options"]["max_fails"]),
                 fail_timeout_seconds=int(document["server_options"]["fail_timeout_seconds"]),
                 peers=peers,
+                access_log=Path(limits["access_log"]),
+                limits=tuple(
+                    Limit(
+                        per=per,
+                        requests_per_second=int(limits[per]["requests_per_second"]),
+                        burst=int(limits[per]["burst"]),
+                        concurrent=int(limits[per]["concurrent"]),
+                    )
+                    for per in ("address", "identity")
+                ),
+                body_bytes=size_in_bytes(str(limits["body_size"])),
                 further_metrics=tuple(Path(path) for path in document.get("further_metrics", ())),
             )
         except KeyError as fault:
@@ -197,6 +241,14 @@ def _thresholds(section: Mapping[str, Any]) -> Thresholds:
         fall=int(section["fall"]),
         rise=int(section["rise"]),
     )
+
+
+def size_in_bytes(text: str) -> int:
+    """Return a size as NGINX writes it, ``20m``, in bytes. Raises ValueError."""
+    match = re.fullmatch(r"([0-9]+)([kmg]?)", text.lower())
+    if match is None:
+        raise ValueError(f"{text!r} is no size; wanted a number with k, m, g or nothing after it")
+    return int(match.group(1)) << 10 * ("", "k", "m", "g").index(match.group(2))
 
 
 def read_configuration(path: str | Path) -> Configuration:
@@ -780,6 +832,150 @@ def _count_reload(configuration: Configuration, fault: str | None) -> None:
     write_json(path, counts)
 
 
+# ---------------------------------------------------------------------------------------------------------- limits
+
+
+def refusal_of(entry: Any) -> tuple[str, str] | None:
+    """Return which limit of the gateway refused a request, by its entry in the log; one of REFUSALS, or None.
+
+    An engine's own 429 or 413 is none: it has the status of an upstream and the name of no limit.
+    """
+    if not isinstance(entry, Mapping):
+        return None
+    if entry.get("status") == 429:
+        for per in ("address", "identity"):
+            found = (per, str(entry.get(f"{per}_limit", "")))
+            if found in REFUSALS:
+                return found
+    if entry.get("status") == 413 and entry.get("upstream_status") == "":
+        return ("request", "body")
+    return None
+
+
+class RefusalCounter:
+    """Counts in the access log how many requests each limit refused, over rotations and restarts.
+
+    What is remembered is how far each of two files was read: the current one and the one before it, into which NGINX
+    writes on for a moment after it was renamed. Totals and places are stored together, so nothing is counted twice.
+    """
+
+    def __init__(self, log_path: Path, store: Path) -> None:
+        self._log_path = log_path
+        self._store = store
+        self.totals = dict.fromkeys(REFUSALS, 0)
+        self.unreadable = 0
+        self._places: dict[int, int] = {}
+        self._saved: tuple[dict[int, int], dict[tuple[str, str], int], int] | None = None
+        stored = read_json(store)
+        try:
+            self._places = {int(inode): int(offset) for inode, offset in stored["places"]}
+            self.totals.update({key: int(stored["totals"][" ".join(key)]) for key in REFUSALS})
+            self.unreadable = int(stored["unreadable"])
+            self._saved = self._state()
+        except (KeyError, TypeError, ValueError):
+            # None yet, or none that can be used: to Prometheus a counter that starts again.
+            self._places = {}
+
+    def _state(self) -> tuple[dict[int, int], dict[tuple[str, str], int], int]:
+        return dict(self._places), dict(self.totals), self.unreadable
+
+    def follow(self) -> None:
+        """Take in what was added to the log. Raises OSError if there is none that can be read."""
+        current = os.stat(self._log_path).st_ino
+        before = [inode for inode in self._places if inode != current]
+        paths = {}
+        if before:
+            # Renamed by logrotate, to a name that ends otherwise on each distribution.
+            for path in self._log_path.parent.glob(f"{self._log_path.name}*"):
+                with contextlib.suppress(OSError):
+                    paths[os.stat(path).st_ino] = path
+        renamed = [paths[inode] for inode in before if inode in paths]
+        places: dict[int, int] = {}
+        budget = LOG_ROUND_BYTES
+        for path in [*renamed[-1:], self._log_path]:
+            inode, place, budget = self._read(path, budget)
+            places[inode] = place
+        self._places = places
+        self._save()
+
+    def _read(self, path: Path, budget: int) -> tuple[int, int, int]:
+        """Read one file on; returns its inode, how far it is read now, and what is left of the budget."""
+        with open(path, "rb") as handle:
+            found = os.fstat(handle.fileno())
+            place = self._places.get(found.st_ino, 0)
+            # A file that is shorter than what was read of it was emptied, or is another one with the same number.
+            place = place if place <= found.st_size else 0
+            handle.seek(place)
+            while budget > 0:
+                part = handle.read(LOG_PART_BYTES)
+                end = part.rfind(b"\n") + 1
+                if not end and len(part) < LOG_PART_BYTES:
+                    break  # at the end, or in the middle of a line that is being written
+                if not end:
+                    self.unreadable += 1
+                    end = len(part)
+                for line in part[:end].splitlines():
+                    self._take(line)
+                place, budget = place + end, budget - end
+                handle.seek(place)
+        return found.st_ino, place, budget
+
+    def _take(self, line: bytes) -> None:
+        # Most lines are of no interest. In a text of JSON a quote is escaped, so a client can't write this.
+        if b'"status":429,' not in line and b'"status":413,' not in line:
+            return
+        try:
+            found = refusal_of(json.loads(line))
+        except ValueError:
+            self.unreadable += 1
+            return
+        if found is not None:
+            self.totals[found] += 1
+
+    def _save(self) -> None:
+        """Store totals and places when a total changed, the log was rotated, or much was read: not at every round."""
+        state = self._state()
+        if self._saved is not None and state[1:] == self._saved[1:] and state[0].keys() == self._saved[0].keys():
+            read = [abs(place - self._saved[0][inode]) for inode, place in state[0].items()]
+            if max(read) < LOG_ROUND_BYTES:
+                return
+        totals = {" ".join(key): total for key, total in self.totals.items()}
+        document = {"places": list(self._places.items()), "totals": totals, "unreadable": self.unreadable}
+        write_json(self._store, document)
+        self._saved = state
+
+
+@dataclass(frozen=True)
+class Connections:
+    """NGINX's own counts (stub_status): of all of its sockets, those between its two hops among them."""
+
+    accepted: int
+    handled: int
+    requests: int
+    reading: int
+    writing: int
+    waiting: int
+
+    @staticmethod
+    def from_text(text: str) -> Connections | None:
+        """Read the answer of stub_status; None if it is not one."""
+        match = re.fullmatch(
+            r"Active connections: \d+\s+server accepts handled requests\s+(\d+) (\d+) (\d+)\s+"
+            r"Reading: (\d+) Writing: (\d+) Waiting: (\d+)\s*",
+            text,
+        )
+        return Connections(*(int(number) for number in match.groups())) if match else None
+
+
+async def read_connections(configuration: Configuration) -> Connections | None:
+    """Ask NGINX for its counts; None if it does not tell."""
+    try:
+        answer = await exchange("127.0.0.1", configuration.listener_port, "/stub_status", 1.0)
+    except (OSError, ValueError):
+        return None
+    return Connections.from_text(answer.body) if answer.status == 200 else None
+
+
 # ---------------------------------------------------------------------------------------------------------- status
 
 
@@ -825,17 +1021,71 @@ def _label(text: str) -> str:
     return text.replace("\\", r"\\").replace('"', r"\"").replace("\n", r"\n")
 
 
+class Samples:
+    """Samples of metrics, gathered by metric, for Prometheus' text format."""
+
+    def __init__(self) -> None:
+        self._samples: dict[tuple[str, str, str], list[str]] = {}
+
+    def add(self, name: str, kind: str, text: str, labels: str, value: float) -> None:
+        """Add one sample; ``labels`` has its braces, or is empty."""
+        self._samples.setdefault((name, kind, text), []).append(f"{name}{labels} {value!r}")
+
+    def text(self) -> str:
+        """Return them all."""
+        return "".join(
+            f"# HELP {name} {text}\n# TYPE {name} {kind}\n" + "\n".join(lines) + "\n"
+            for (name, kind, text), lines in self._samples.items()
+        )
+
+
+def render_limits(
+    configuration: Configuration, counter: RefusalCounter, followed: bool, connections: Connections | None
+) -> str:
+    """Return the limits, what they refused and NGINX's own counts, in Prometheus' text format."""
+    samples = Samples()
+    prefix = "gpufleet_gateway"
+    for limit in configuration.limits:
+        per = f'{{per="{limit.per}"}}'
+        if limit.requests_per_second:
+            text = "Requests per second that one address or identity may send; none if there is no such limit."
+            samples.add(f"{prefix}_limit_requests_per_second", "gauge", text, per, float(limit.requests_per_second))
+            text = "Requests beyond its rate that one address or identity may send at once."
+            samples.add(f"{prefix}_limit_burst_requests", "gauge", text, per, float(limit.burst))
+        if limit.concurrent:
+            text = "Requests at a time that one address or identity may have; none if there is no such limit."
+            samples.add(f"{prefix}_limit_concurrent_requests", "gauge", text, per, float(limit.concurrent))
+    if configuration.body_bytes:
+        text = "Largest body of a request in bytes; none if there is no such limit."
+        samples.add(f"{prefix}_limit_body_bytes", "gauge", text, "", float(configuration.body_bytes))
+    for (per, limit_name), total in counter.totals.items():
+        text = "Requests that a limit refused, by whose limit it is, and which."
+        samples.add(f"{prefix}_refused_total", "counter", text, f'{{per="{per}",limit="{limit_name}"}}', float(total))
+    text = "Whether the last round read the access log, in which refusals are counted."
+    samples.add(f"{prefix}_log_followed", "gauge", text, "", float(followed))
+    text = "Lines of the access log that may be of refusals and can't be read."
+    samples.add(f"{prefix}_log_unreadable_lines_total", "counter", text, "", float(counter.unreadable))
+    if connections is not None:
+        text = "Connections of NGINX by what they do, those between its own two hops among them."
+        for state in ("reading", "writing", "waiting"):
+            value = float(getattr(connections, state))
+            samples.add(f"{prefix}_connections", "gauge", text, f'{{state="{state}"}}', value)
+        text = "Connections that NGINX accepted since it started."
+        samples.add(f"{prefix}_connections_accepted_total", "counter", text, "", float(connections.accepted))
+        text = "Connections that it dropped since then, for lack of nginx_worker_connections."
+        dropped = float(connections.accepted - connections.handled)
+        samples.add(f"{prefix}_connections_dropped_total", "counter", text, "", dropped)
+    return samples.text()
+
+
 def render_metrics(
     upstreams: Sequence[Mapping[str, Any]], reloads: Any, served: bool, round_at: float, progress_unknown: Iterable[str]
 ) -> str:
-    """Return everything in Prometheus' text format."""
+    """Return what is known of engines and reloads in Prometheus' text format."""
     counts = reloads if isinstance(reloads, Mapping) else {}
     unknown = frozenset(progress_unknown)
-    samples: dict[tuple[str, str, str], list[str]] = {}
-
-    def add(name: str, kind: str, text: str, labels: str, value: float) -> None:
-        samples.setdefault((name, kind, text), []).append(f"{name}{labels} {value!r}")
-
+    samples = Samples()
+    add = samples.add
     for upstream in upstreams:
         group = f'upstream="{_label(upstream["name"])}"'
         text = "Whether no peer is available, so that all shall be in rotation."
@@ -865,11 +1115,7 @@ def render_metrics(
     text = "Whether the running workers answer the build id that is on disk."
     add("gpufleet_probe_configuration_served", "gauge", text, "", float(served))
     add("gpufleet_probe_last_round_timestamp_seconds", "gauge", "When the last round of probes ended.", "", round_at)
-    parts = [
-        f"# HELP {name} {text}\n# TYPE {name} {kind}\n" + "\n".join(lines) + "\n"
-        for (name, kind, text), lines in samples.items()
-    ]
-    return "".join(parts)
+    return samples.text()
 
 
 # ---------------------------------------------------------------------------------------------------------- daemon
@@ -908,6 +1154,10 @@ class Daemon:
         self._backoff = 0.0
         self._last_complaint = ""
         self._saved: dict[str, tuple[bool, bool, str]] = {}
+        self._refusals = RefusalCounter(
+            self.configuration.access_log, self.configuration.state_directory / "refusals.json"
+        )
+        self._log_complaint = ""
 
     def _stamp(self) -> tuple[int, int]:
         try:
@@ -965,13 +1215,28 @@ class Daemon:
             if configuration.progress_enabled and fault is None:
                 self._start_progress(peer, state)
         served = await served_build(configuration)
+        connections = await read_connections(configuration)
+        followed = await self._follow_log()
         # From here on nothing is awaited: what is saved, which is what a reload renders, is what is decided on.
         findings = {key: (state.healthy, state.progressing, state.reason) for key, state in self.states.items()}
         if findings != self._saved:
             save_states(configuration, self.states)
             self._saved = findings
         self._apply_if_needed(served is not None and served != read_build(configuration.include_directory))
-        self._publish(served)
+        limits = render_limits(configuration, self._refusals, followed, connections)
+        self._publish(served, limits)
+
+    async def _follow_log(self) -> bool:
+        """Count what limits refused since the last round; returns whether the log can be read."""
+        try:
+            await asyncio.to_thread(self._refusals.follow)
+        except OSError as fault:
+            if str(fault) != self._log_complaint:
+                log(f"refused requests are not counted: {fault}")
+            self._log_complaint = str(fault)
+            return False
+        self._log_complaint = ""
+        return True
 
     def _announce(self, peer: Peer, state: PeerState) -> None:
         what = "is available again" if state.available else f"is out, {state.reason}"
@@ -1051,8 +1316,11 @@ class Daemon:
         self._backoff, self._last_complaint = 0.0, ""
         log(f"reloaded, build {build}")
 
-    def _publish(self, build: str | None) -> None:
-        """Write the metrics and the live part of the status to the runtime directory; ``build`` is the one served."""
+    def _publish(self, build: str | None, limits: str) -> None:
+        """Write the metrics and the live part of the status to the runtime directory.
+
+        ``build`` is the one served, ``limits`` the metrics of the limits.
+        """
         configuration = self.configuration
         rotation = load_builds(configuration).get(build or "")
         upstreams = status_of(configuration, self.states, self._drained, self._latencies, rotation)
@@ -1060,7 +1328,7 @@ class Daemon:
         now = time.time()
         reloads = read_json(configuration.state_directory / "reloads.json")
         text = render_metrics(upstreams, reloads, served, now, self._progress_unknown)
-        text += "".join(_text(path) or "" for path in configuration.further_metrics)
+        text += limits + "".join(_text(path) or "" for path in configuration.further_metrics)
         replace_file(configuration.runtime_directory / "metrics.prom", text)
         write_json(configuration.runtime_directory / "status.json", {"round_at": now, "upstreams": upstreams})
 

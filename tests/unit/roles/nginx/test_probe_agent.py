@@ -75,6 +75,9 @@ while True:
 """
 
 
+NO_LIMIT = {"requests_per_second": 0, "burst": 0, "concurrent": 0}
+
+
 def free_port() -> int:
     with socket.create_server(("127.0.0.1", 0)) as server:
         return int(server.getsockname()[1])
@@ -113,6 +116,12 @@ def document(home: Path, servers: list[dict[str, Any]] | None = None, **changes:
         },
         "reload": {"minimum_interval_seconds": 10, "timeout_seconds": 5},
         "server_options": {"max_fails": 5, "fail_timeout_seconds": 30},
+        "limits": {
+            "access_log": str(home / "access.log"),
+            "address": {"requests_per_second": 50, "burst": 100, "concurrent": 200},
+            "identity": {"requests_per_second": 20, "burst": 40, "concurrent": 0},
+            "body_size": "20m",
+        },
         "upstreams": [{"name": "alpha", "model": "alpha", "servers": two if servers is None else servers}],
         **changes,
     }
@@ -124,6 +133,7 @@ def fixture_home(tmp_path: Path) -> Iterator[Path]:
     (tmp_path / "port").write_text(str(free_port()))
     (tmp_path / "nginx.conf").write_text("good\n")
     (tmp_path / "error.log").write_text("2026/11/23 20:00:00 [emerg] 7#7: of long ago\n")
+    (tmp_path / "access.log").write_text("")
     (tmp_path / "nginx").write_text(FAKE_NGINX)
     (tmp_path / "nginx").chmod(0o755)
     (tmp_path / "agent.json").write_text(json.dumps(document(tmp_path)))
@@ -171,6 +181,11 @@ def include(home: Path, name: str = "alpha") -> str:
             },
             "the configuration is not as the role writes it: "
             "'engine.example' does not appear to be an IPv4 or IPv6 address",
+        ),
+        (
+            {"limits": {"access_log": "/a", **dict.fromkeys(("address", "identity"), NO_LIMIT), "body_size": "20 MB"}},
+            "the configuration is not as the role writes it: '20 MB' is no size; "
+            "wanted a number with k, m, g or nothing after it",
         ),
     ],
 )
@@ -919,6 +934,201 @@ def test_what_other_services_say_of_themselves_is_beside_its_own_metrics(home: P
             metrics = (home / "runtime" / "metrics.prom").read_text()
             assert metrics.endswith("\ngpufleet_identity_keys_fetch_failing 0.0\n")
             assert "gpufleet_probe_reloads_total" in metrics
+
+    asyncio.run(scene())
+
+
+# --------------------------------------------------------------------------------------------------------- limits
+
+
+@pytest.mark.parametrize(
+    ("text", "size"), [("20m", 20971520), ("0", 0), ("512", 512), ("64K", 65536), ("1g", 1073741824)]
+)
+def test_sizes_are_read_as_nginx_reads_them(text: str, size: int) -> None:
+    assert agent.size_in_bytes(text) == size
+
+
+@pytest.mark.parametrize("text", ["", "m", "-1", "1t", "1.5m", "20mb"])
+def test_other_sizes_are_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="is no size"):
+        agent.size_in_bytes(text)
+
+
+@pytest.mark.parametrize(
+    ("entry", "found"),
+    [
+        ({"status": 429, "address_limit": "rate"}, ("address", "rate")),
+        ({"status": 429, "address_limit": "concurrent", "identity_limit": ""}, ("address", "concurrent")),
+        ({"status": 429, "address_limit": "", "identity_limit": "rate"}, ("identity", "rate")),
+        ({"status": 429, "address_limit": "", "identity_limit": "concurrent"}, ("identity", "concurrent")),
+        ({"status": 413, "upstream_status": ""}, ("request", "body")),
+        # An engine's own.
+        ({"status": 429, "address_limit": "", "identity_limit": "", "upstream_status": "429"}, None),
+        ({"status": 413, "upstream_status": "413"}, None),
+        # Of an older configuration, and of none.
+        ({"status": 429}, None),
+        ({"status": 429, "address_limit": "something"}, None),
+        ({"status": 429, "address_limit": ["rate"]}, None),
+        ({"status": 413}, None),
+        ({"status": 200, "address_limit": "rate"}, None),
+        ([], None),
+    ],
+)
+def test_which_limit_refused_a_request(entry: Any, found: Any) -> None:
+    assert agent.refusal_of(entry) == found
+
+
+def line(status: int = 200, address: str = "", identity: str = "", path: str = "/v1/models") -> bytes:
+    """A line of the log as the role's format writes it."""
+    entry = {"path": path, "status": status, "bytes_in": 1, "address_limit": address, "identity_limit": identity}
+    return json.dumps({**entry, "upstream_status": ""}, separators=(",", ":")).encode() + b"\n"
+
+
+def counter(home: Path) -> Any:
+    return agent.RefusalCounter(home / "access.log", home / "state" / "refusals.json")
+
+
+def counted(found: Any) -> dict[str, int]:
+    """The totals that are not 0, after another look at the log."""
+    found.follow()
+    return {" ".join(key): total for key, total in found.totals.items() if total}
+
+
+def append(path: Path, *lines: bytes) -> None:
+    with open(path, "ab") as handle:
+        handle.write(b"".join(lines))
+
+
+def test_refusals_are_counted_once_over_restarts_and_rotations(home: Path) -> None:
+    log = home / "access.log"
+    append(log, line(), line(429, "rate"), line(429, identity="concurrent"), line(413))
+    first = counter(home)
+    expected = {"address rate": 1, "identity concurrent": 1, "request body": 1}
+    assert counted(first) == counted(first) == counted(counter(home)) == expected
+    append(log, line(429, identity="rate")[:30])
+    assert counted(first) == expected, "a line that is being written is left for later"
+    append(log, line(429, identity="rate")[30:])
+    assert counted(first) == {**expected, "identity rate": 1}
+    # Renamed and not opened anew yet: NGINX writes on into the old file, also while the agent is away.
+    log.rename(home / "access.log.1")
+    log.write_bytes(line(429, "rate"))
+    append(home / "access.log.1", line(429, "rate"))
+    again = counter(home)
+    assert counted(again)["address rate"] == 3
+    append(home / "access.log.1", line(429, "rate"))
+    append(log, line(429, "rate"))
+    assert counted(again)["address rate"] == counted(counter(home))["address rate"] == 5
+    # Two rotations between two looks: what was the current one is read to its end.
+    (home / "access.log.1").rename(home / "access.log.2")
+    append(log, line(429, "concurrent"))
+    log.rename(home / "access.log-20261128")
+    log.write_bytes(b"")
+    assert counted(again)["address concurrent"] == 1
+    # Emptied in place.
+    append(log, line(), line(429, "rate"))
+    assert counted(again)["address rate"] == 6
+    log.write_bytes(line(429, "rate"))
+    assert counted(again)["address rate"] == 7
+
+
+def test_what_a_client_writes_counts_for_nothing(home: Path) -> None:
+    forged = line(path='","status":429,"address_limit":"rate","x":"')
+    append(home / "access.log", forged, line(429, "rate", path='/"status":429,'), forged)
+    found = counter(home)
+    assert counted(found) == {"address rate": 1}
+    assert found.unreadable == 0
+
+
+def test_lines_that_cannot_be_read_are_counted(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(agent, "LOG_PART_BYTES", 256)
+    append(home / "access.log", b'{"status":429,\n', b"x" * 1000 + b"\n", line(429, "rate"))
+    found = counter(home)
+    assert counted(found) == {"address rate": 1}
+    assert found.unreadable == 1 + 3
+
+
+def test_a_long_log_is_read_in_several_rounds(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(agent, "LOG_PART_BYTES", 1000)
+    monkeypatch.setattr(agent, "LOG_ROUND_BYTES", 2000)
+    append(home / "access.log", *[line(429, "rate")] * 100)
+    found, seen = counter(home), [0]
+    while seen[-1] < 100:
+        seen.append(counted(found)["address rate"])
+        assert seen[-1] > seen[-2]
+    assert len(seen) > 4
+    assert counted(found) == {"address rate": 100}
+
+
+def test_a_store_that_cannot_be_used_starts_again(home: Path) -> None:
+    append(home / "access.log", line(429, "rate"))
+    for text in ("", "[]", '{"places": [], "totals": {}}', '{"places": [[1]], "totals": null, "unreadable": 0}'):
+        agent.replace_file(home / "state" / "refusals.json", text)
+        assert counted(counter(home)) == {"address rate": 1}
+
+
+def test_nothing_is_stored_while_nothing_is_refused(home: Path) -> None:
+    store = home / "state" / "refusals.json"
+    append(home / "access.log", line())
+    found = counter(home)
+    found.follow()
+    before = store.stat().st_mtime_ns, store.stat().st_ino
+    append(home / "access.log", *[line()] * 50)
+    found.follow()
+    assert (store.stat().st_mtime_ns, store.stat().st_ino) == before
+    append(home / "access.log", line(413))
+    found.follow()
+    assert (store.stat().st_mtime_ns, store.stat().st_ino) != before
+
+
+STUB_STATUS = "Active connections: 4 \nserver accepts handled requests\n 12 10 31 \nReading: 0 Writing: 1 Waiting: 3 \n"
+
+
+def test_nginxs_own_counts_are_read() -> None:
+    assert agent.Connections.from_text(STUB_STATUS) == agent.Connections(12, 10, 31, 0, 1, 3)
+    assert agent.Connections.from_text("<html>404</html>") is None
+
+
+def test_the_metrics_of_the_limits(home: Path) -> None:
+    append(home / "access.log", line(429, "rate"), line(429, identity="rate"), line(429, identity="rate"))
+    found = counter(home)
+    found.follow()
+    text = agent.render_limits(configuration(home), found, True, agent.Connections.from_text(STUB_STATUS))
+    samples = [line for line in text.splitlines() if not line.startswith("#")]
+    assert samples == [
+        'gpufleet_gateway_limit_requests_per_second{per="address"} 50.0',
+        'gpufleet_gateway_limit_requests_per_second{per="identity"} 20.0',
+        'gpufleet_gateway_limit_burst_requests{per="address"} 100.0',
+        'gpufleet_gateway_limit_burst_requests{per="identity"} 40.0',
+        'gpufleet_gateway_limit_concurrent_requests{per="address"} 200.0',
+        "gpufleet_gateway_limit_body_bytes 20971520.0",
+        'gpufleet_gateway_refused_total{per="address",limit="rate"} 1.0',
+        'gpufleet_gateway_refused_total{per="address",limit="concurrent"} 0.0',
+        'gpufleet_gateway_refused_total{per="identity",limit="rate"} 2.0',
+        'gpufleet_gateway_refused_total{per="identity",limit="concurrent"} 0.0',
+        'gpufleet_gateway_refused_total{per="request",limit="body"} 0.0',
+        "gpufleet_gateway_log_followed 1.0",
+        "gpufleet_gateway_log_unreadable_lines_total 0.0",
+        'gpufleet_gateway_connections{state="reading"} 0.0',
+        'gpufleet_gateway_connections{state="writing"} 1.0',
+        'gpufleet_gateway_connections{state="waiting"} 3.0',
+        "gpufleet_gateway_connections_accepted_total 12.0",
+        "gpufleet_gateway_connections_dropped_total 2.0",
+    ]
+
+
+def test_a_log_that_cannot_be_read_is_said_once_and_shown(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    async def scene() -> None:
+        async with Engine() as first, Engine() as second:
+            daemon = start(home, [first, second], **AT_ONCE)
+            (home / "access.log").unlink()
+            await rounds(daemon, 2)
+            assert "gpufleet_gateway_log_followed 0.0\n" in (home / "runtime" / "metrics.prom").read_text()
+            assert capsys.readouterr().err.count("refused requests are not counted: [Errno 2]") == 1
+            append(home / "access.log", line(429, identity="concurrent"))
+            await rounds(daemon, 1)
+            metrics = (home / "runtime" / "metrics.prom").read_text()
+            assert "gpufleet_gateway_log_followed 1.0\n" in metrics
+            assert 'gpufleet_gateway_refused_total{per="identity",limit="concurrent"} 1.0\n' in metrics
 
     asyncio.run(scene())
 

@@ -174,8 +174,7 @@ def test_the_worst_case_of_finding_a_hang_is_what_the_documentation_says() -> No
 
 def test_limits_of_0_are_no_limits() -> None:
     text = render("nginx.conf.j2", "trixie", nginx_rate_limit_per_second=0, nginx_connections_per_address=0)
-    assert "limit_req" not in text
-    assert "limit_conn" not in text
+    assert re.findall(r"(?m)^\s*limit_(?:req|conn).*", text) == []
 
 
 GUARDED: dict[str, Any] = {
@@ -249,6 +248,24 @@ def test_an_endpoint_for_everyone_says_so_and_believes_nobody(methods: list[str]
     assert value("__nginx_identity_wanted", "bookworm", nginx_authentication=methods) == []
 
 
+@pytest.mark.parametrize("release", ["bookworm", "trixie"])
+def test_no_limit_is_counted_by_what_a_client_writes(release: str) -> None:
+    """The identity's header is of the gateway's own making in the second hop, and only there."""
+    text = render("nginx.conf.j2", release, **GUARDED)
+    zones = dict(re.findall(r"limit_(?:req|conn)_zone (\S+) zone=(\w+):", text))
+    assert zones == {
+        "$http_x_gateway_identity": "concurrent_per_identity",
+        "$binary_remote_addr": "connections_per_address",
+    }
+    assert len(re.findall(r"limit_(?:req|conn)_zone ", text)) == 4
+    __, outer, inner, __ = server_blocks(text)
+    assert "_per_identity" not in outer
+    assert "_per_address" not in inner
+    # What would let a header say where a client is.
+    assert "real_ip" not in text
+    assert "proxy_protocol" not in text
+
+
 def test_limits_of_0_are_no_limits_of_an_identity() -> None:
     limits = {"requests_per_second": 0, "concurrent": 0}
     text = render("nginx.conf.j2", "trixie", **GUARDED, nginx_identity_limits=limits)
@@ -291,6 +308,15 @@ def test_the_agent_gets_numbers_and_the_servers() -> None:
         "rise": 2,
     }
     assert agent["nginx"]["listener_port"] == 8008
+    nothing = {"requests_per_second": 0, "burst": 0, "concurrent": 0}
+    assert agent["limits"] == {
+        "access_log": "/var/log/nginx/access.log",
+        "address": {"requests_per_second": 50, "burst": 100, "concurrent": 200},
+        "identity": nothing,
+        "body_size": "20m",
+    }
+    agent = json.loads(render("probe_agent.json.j2", "bookworm", **GUARDED))
+    assert agent["limits"]["identity"] == {"requests_per_second": 20, "burst": 40, "concurrent": 64}
     assert agent["upstreams"][0]["servers"] == [
         {"name": "gpu-1/tiny-0", "address": "198.51.100.11", "port": 8000, "weight": 1}
     ]

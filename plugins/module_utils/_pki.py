@@ -93,15 +93,16 @@ def reissue_reasons(
     authority: Mapping[str, Any] | None,
     days: int,
     now: str,
+    renew: bool = False,
 ) -> list[str]:
     """Say why a leaf of the internal authority must be issued anew; an empty list keeps it.
 
     ``info`` is None if there is none, ``key_fingerprints`` if the key was or will be made anew, ``authority`` if the
-    authority was or will be.
+    authority was or will be. With ``renew`` it is, whatever it is like.
     """
     if info is None:
         return ["there is no certificate yet"]
-    reasons = []
+    reasons = ["pki_renew asks for it"] if renew else []
     wanted, found = normal_names(names), _names_of(info)
     if found != wanted:
         reasons.append(f"its names are {', '.join(found) or 'none'}, wanted {', '.join(wanted)}")
@@ -128,7 +129,7 @@ def authority_faults(info: Mapping[str, Any], days: int, now: str) -> list[str]:
     if end < parse_time(now) + timedelta(days=days):
         return [
             f"the authority ends on {show_time(end)}, before a certificate of {days} days would; make a new one in "
-            f"another pki_directory and give it to every client first"
+            f"another pki_directory and give it to every client first, or rotate the one in the store of secrets"
         ]
     return []
 

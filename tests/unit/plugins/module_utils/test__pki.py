@@ -107,6 +107,7 @@ REASONS: list[tuple[str, dict[str, Any] | None, dict[str, Any], list[str]]] = [
     ("expired", LEAF, {"now": "20270101000000Z"}, ["two thirds of its life ended on 2026-03-02 00:00 UTC"]),
     ("shorter wanted", LEAF, {"days": 30}, ["it is valid for 90 days, wanted 30"]),
     ("longer wanted, at the next renewal", LEAF, {"days": 365}, []),
+    ("as asked", LEAF, {"renew": True}, ["pki_renew asks for it"]),
 ]
 
 
@@ -133,7 +134,7 @@ def test_why_a_leaf_is_issued_anew(
             "20351101000000Z",
             [
                 "the authority ends on 2036-01-01 00:00 UTC, before a certificate of 90 days would; make a new one in "
-                "another pki_directory and give it to every client first"
+                "another pki_directory and give it to every client first, or rotate the one in the store of secrets"
             ],
         ),
     ],

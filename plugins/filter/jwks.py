@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Filter shell over module_utils/_secrets/jwks.py; it is documented in the YAML file of its name."""
+"""Filter shells over module_utils/_secrets/jwks.py; each is documented in the YAML file of its name."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any
 
-from ansible_collections.gpufleet.metal.plugins.module_utils._secrets.jwks import json_web_key_set
+from ansible_collections.gpufleet.metal.plugins.module_utils._secrets.jwks import json_web_key_set, signed_token
 from ansible_collections.gpufleet.metal.plugins.plugin_utils._filters import as_filter
 
 
@@ -15,4 +15,4 @@ class FilterModule:
 
     def filters(self) -> dict[str, Callable[..., Any]]:
         """Return the filters of this file."""
-        return {"jwks": as_filter(json_web_key_set)}
+        return {"jwks": as_filter(json_web_key_set), "signed_token": as_filter(signed_token)}

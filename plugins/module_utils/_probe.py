@@ -80,6 +80,8 @@ class Answer:
     stream_complete: bool = False
 
 
+#: X509_V_FLAG_PARTIAL_CHAIN of OpenSSL; the name is in ssl from Python 3.10 on.
+_PARTIAL_CHAIN = 0x80000
 _TLS_VERSIONS = {"1.2": ssl.TLSVersion.TLSv1_2, "1.3": ssl.TLSVersion.TLSv1_3}
 
 
@@ -88,6 +90,8 @@ def _context(target: Target) -> ssl.SSLContext:
         context = ssl.create_default_context(cafile=target.ca_path)
     except (OSError, ssl.SSLError) as error:
         raise InvalidInputError(f"ca_path {target.ca_path!r}: can't be read as PEM certificates ({error})") from error
+    # Whoever is named is trusted, also a certificate that is no authority's, as Python does from 3.13 on by itself.
+    context.verify_flags |= _PARTIAL_CHAIN
     if not target.validate_certs:
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE

@@ -38,9 +38,9 @@ options:
       expect:
         description:
           - What the caller wants to find. V(open), V(refused) and V(filtered) are the states of RV(results[].state);
-            V(tls_accepted) and V(tls_refused) are open ports with that RV(results[].tls_state).
+            V(tls_accepted), V(tls_refused) and V(tls_untrusted) are open ports with that RV(results[].tls_state).
         type: str
-        choices: [open, refused, filtered, tls_accepted, tls_refused]
+        choices: [open, refused, filtered, tls_accepted, tls_refused, tls_untrusted]
       tls:
         description: Complete a TLS handshake after connecting.
         type: dict
@@ -56,6 +56,10 @@ options:
           ca_path:
             description: PEM file with the certificate authority to trust. Unset trusts the system's.
             type: path
+          ca_content:
+            description:
+              - The same as text, for an authority of which the host has no file. Not with O(targets[].tls.ca_path).
+            type: str
   timeout:
     description: Seconds to wait for a connection and for a handshake.
     type: float
@@ -107,8 +111,9 @@ results:
     tls_state:
       description:
         - C(accepted) is a completed handshake. C(refused) is the peer's own answer that it speaks none of the offered
-          versions, the alert C(protocol_version). C(failed) is anything else, such as a certificate that is not
-          trusted, a peer that says nothing, or no common version because this side's policy forbids it.
+          versions, the alert C(protocol_version). C(untrusted) is a certificate that no trusted authority signed.
+          C(failed) is anything else, such as a certificate for another name, a peer that says nothing, or no common
+          version because this side's policy forbids it.
         - Null without O(targets[].tls), and where no connection was made.
       type: str
       sample: accepted
@@ -120,6 +125,11 @@ results:
       description: The negotiated cipher suite, null without a completed handshake.
       type: str
       sample: TLS_AES_256_GCM_SHA384
+    tls_serial:
+      description:
+        - Serial number of the certificate that was served, in hexadecimal; null without a completed handshake.
+      type: str
+      sample: 2f1c
     error:
       description: What the connection or the handshake ended with, null when all went well.
       type: str
@@ -142,33 +152,48 @@ from ansible.module_utils.basic import AnsibleModule
 PROTOCOL_REFUSED = "TLSV1_ALERT_PROTOCOL_VERSION"
 """What OpenSSL calls the peer's alert protocol_version (RFC 8446, 6.2): it speaks none of the offered versions."""
 
+TLS_EXPECTATIONS = ("tls_accepted", "tls_refused", "tls_untrusted")
+
+UNTRUSTED = (18, 19, 20, 21)
+"""X509_V_ERR_* of OpenSSL for a chain that leads to nobody who is trusted: self-signed, or an issuer is missing."""
+
 
 def tls_context(tls: dict[str, Any] | None) -> ssl.SSLContext | None:
     """What a target's handshake is made with. Raises OSError, of which ssl.SSLError is one, if there is no such CA."""
     if not tls:
         return None
-    context = ssl.create_default_context(cafile=tls["ca_path"])
+    context = ssl.create_default_context(cafile=tls["ca_path"], cadata=tls["ca_content"])
     if tls["maximum_version"] == "1.2":
         context.maximum_version = ssl.TLSVersion.TLSv1_2
     return context
 
 
 def handshake(connection: socket.socket, context: ssl.SSLContext, name: str) -> dict[str, Any]:
-    """Complete a handshake; returns tls_state, tls_version, tls_cipher and error."""
+    """Complete a handshake; returns tls_state, tls_version, tls_cipher, tls_serial and error."""
     try:
         with context.wrap_socket(connection, server_hostname=name) as secured:
             cipher = secured.cipher()
             version = secured.version()
-            return {"tls_state": "accepted", "tls_version": version, "tls_cipher": cipher[0] if cipher else None}
+            serial = str((secured.getpeercert() or {})["serialNumber"]).lower()
+            return {
+                "tls_state": "accepted",
+                "tls_version": version,
+                "tls_cipher": cipher[0] if cipher else None,
+                "tls_serial": serial,
+            }
     except OSError as exc:
-        refused = isinstance(exc, ssl.SSLError) and exc.reason == PROTOCOL_REFUSED
-        return {"tls_state": "refused" if refused else "failed", "error": str(exc)}
+        state = "failed"
+        if isinstance(exc, ssl.SSLError) and exc.reason == PROTOCOL_REFUSED:
+            state = "refused"
+        elif isinstance(exc, ssl.SSLCertVerificationError) and exc.verify_code in UNTRUSTED:
+            state = "untrusted"
+        return {"tls_state": state, "error": str(exc)}
 
 
 def probe(target: dict[str, Any], timeout: float, context: ssl.SSLContext | None = None) -> dict[str, Any]:
     """Connect to one target; returns its entry of RETURN's `results`."""
     result: dict[str, Any] = {key: target[key] for key in ("name", "address", "port")}
-    result.update(state="filtered", tls_state=None, tls_version=None, tls_cipher=None, error=None)
+    result.update(state="filtered", tls_state=None, tls_version=None, tls_cipher=None, tls_serial=None, error=None)
     try:
         with socket.create_connection((target["address"], target["port"]), timeout=timeout) as connection:
             result["state"] = "open"
@@ -184,7 +209,7 @@ def probe(target: dict[str, Any], timeout: float, context: ssl.SSLContext | None
 def fault(target: dict[str, Any], result: dict[str, Any]) -> str | None:
     """One sentence when the result is not what the target expects, else None."""
     wanted, found = target["expect"], result["state"]
-    if wanted in ("tls_accepted", "tls_refused") and result["tls_state"]:
+    if wanted in TLS_EXPECTATIONS and result["tls_state"]:
         found = f"tls_{result['tls_state']}"
     if wanted is None or wanted == found:
         return None
@@ -198,13 +223,14 @@ def main() -> None:
         "server_name": {"type": "str", "required": True},
         "maximum_version": {"type": "str", "choices": ["1.2", "1.3"]},
         "ca_path": {"type": "path"},
+        "ca_content": {"type": "str"},
     }
     target_options = {
         "name": {"type": "str", "required": True},
         "address": {"type": "str", "required": True},
         "port": {"type": "int", "required": True},
-        "expect": {"type": "str", "choices": ["open", "refused", "filtered", "tls_accepted", "tls_refused"]},
-        "tls": {"type": "dict", "options": tls_options},
+        "expect": {"type": "str", "choices": ["open", "refused", "filtered", *TLS_EXPECTATIONS]},
+        "tls": {"type": "dict", "options": tls_options, "mutually_exclusive": [["ca_path", "ca_content"]]},
     }
     module = AnsibleModule(
         argument_spec={
@@ -219,7 +245,8 @@ def main() -> None:
         try:
             contexts.append(tls_context(target["tls"]))
         except OSError as exc:
-            module.fail_json(msg=f"{target['name']}: {target['tls']['ca_path']} holds no certificate authority: {exc}")
+            where = target["tls"]["ca_path"] or "ca_content"
+            module.fail_json(msg=f"{target['name']}: {where} holds no certificate authority: {exc}")
     with concurrent.futures.ThreadPoolExecutor(max_workers=max(1, min(64, len(targets)))) as pool:
         results = list(pool.map(probe, targets, [timeout] * len(targets), contexts))
     faults = [sentence for target, result in zip(targets, results) if (sentence := fault(target, result))]

@@ -18,6 +18,7 @@ from ansible_collections.gpufleet.metal.plugins.module_utils import _identity
 from ansible_collections.gpufleet.metal.plugins.module_utils._secrets.kinds import check_options, make
 
 jwks = FilterModule().filters()["jwks"]
+signed_token = FilterModule().filters()["signed_token"]
 MESSAGE = b"header.payload"
 
 
@@ -124,4 +125,49 @@ def test_what_is_no_key_pair(pairs: Any, message: str) -> None:
     """The position and what was wanted, never the key."""
     with pytest.raises(AnsibleFilterError) as caught:
         jwks(pairs)
+    assert str(caught.value) == message
+
+
+@pytest.mark.parametrize(
+    ("kind", "options", "algorithm"), [("rsa_key", {"bits": 2048}, "RS256"), ("ec_key", {}, "ES256")]
+)
+def test_a_token_that_the_published_key_verifies(kind: str, options: dict[str, Any], algorithm: str) -> None:
+    """With the key's own kid, for a minute from now."""
+    made = pair(kind, **options)
+    header, payload, signature = signed_token(made, {"iss": "me", "exp": 5}, 1000).split(".")
+    parts = [json.loads(base64.urlsafe_b64decode(part + "=" * (-len(part) % 4))) for part in (header, payload)]
+    assert parts == [
+        {"alg": algorithm, "kid": made["kid"], "typ": "JWT"},
+        {"iss": "me", "iat": 1000, "nbf": 1000, "exp": 1060},
+    ]
+    raw = base64.urlsafe_b64decode(signature + "=" * (-len(signature) % 4))
+    public: Any = serialization.load_pem_public_key(made["public_key"].encode())
+    message = f"{header}.{payload}".encode()
+    if algorithm == "RS256":
+        public.verify(raw, message, padding.PKCS1v15(), hashes.SHA256())
+    else:
+        assert len(raw) == 64
+        numbers = encode_dss_signature(int.from_bytes(raw[:32], "big"), int.from_bytes(raw[32:], "big"))
+        public.verify(numbers, message, ec.ECDSA(hashes.SHA256()))
+
+
+@pytest.mark.parametrize(
+    ("given", "claims", "message"),
+    [
+        ("text", {}, "signed_token wants a key pair of the store, with kid and private_key"),
+        ({"kid": "a"}, {}, "signed_token wants a key pair of the store, with kid and private_key"),
+        ({"kid": "a", "private_key": "canary"}, {}, "signed_token: private_key is no private key in PEM"),
+        (pair("ec_key"), ["iss"], "signed_token wants the claims as a dictionary"),
+        (
+            pair("ec_key", curve="P-384"),
+            {},
+            "signed_token: the key is ECPrivateKey, wanted RSA or P-256, as gateways know",
+        ),
+        (pair("ed25519_key"), {}, "signed_token: the key is Ed25519PrivateKey, wanted RSA or P-256, as gateways know"),
+    ],
+)
+def test_what_signs_no_token(given: Any, claims: Any, message: str) -> None:
+    """Word for word, never a part of the key."""
+    with pytest.raises(AnsibleFilterError) as caught:
+        signed_token(given, claims, 0)
     assert str(caught.value) == message

@@ -39,6 +39,7 @@ def test_a_listening_port_is_open(listener: socket.socket) -> None:
         "tls_state": None,
         "tls_version": None,
         "tls_cipher": None,
+        "tls_serial": None,
         "error": None,
     }
 
@@ -103,7 +104,7 @@ V12, V13 = ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3
         # A refusal comes before any certificate is looked at.
         ((V13, V13), "1.2", False, ("refused", None), "TLSV1_ALERT_PROTOCOL_VERSION"),
         # The version is accepted, the certificate is not: no refusal of the version.
-        ((V12, V13), "1.2", False, ("failed", None), "CERTIFICATE_VERIFY_FAILED"),
+        ((V12, V13), "1.2", False, ("untrusted", None), "CERTIFICATE_VERIFY_FAILED"),
     ],
 )
 def test_a_refused_version_is_no_other_fault(
@@ -113,6 +114,7 @@ def test_a_refused_version_is_no_other_fault(
         "server_name": "llm.example.org",
         "maximum_version": offered,
         "ca_path": str(certificate) if trusted else None,
+        "ca_content": None,
     }
     with server(certificate, *versions) as port:
         result = probe(target(port, tls=tls), 5.0, tls_context(tls))
@@ -120,8 +122,27 @@ def test_a_refused_version_is_no_other_fault(
     assert (result["error"] is None) if error is None else (error in result["error"])
 
 
+@pytest.mark.parametrize(
+    ("name", "trusted", "state"),
+    [
+        ("llm.example.org", True, "accepted"),
+        ("llm.example.org", False, "untrusted"),
+        # Whoever signed it: a certificate for somebody else says nothing about trust.
+        ("chat.example.org", True, "failed"),
+    ],
+)
+def test_who_is_trusted_may_be_said_as_text(certificate: Path, name: str, trusted: bool, state: str) -> None:
+    text = certificate.read_text()
+    text = text[text.index("-----BEGIN CERTIFICATE-----") :]
+    tls = {"server_name": name, "maximum_version": None, "ca_path": None, "ca_content": text if trusted else None}
+    with server(certificate, V13, V13) as port:
+        result = probe(target(port, tls=tls, expect=f"tls_{state}"), 5.0, tls_context(tls))
+    assert result["tls_state"] == state
+    assert result["tls_serial"] == ("01" if state == "accepted" else None)
+
+
 def test_a_port_that_speaks_no_tls_is_open_and_fails(listener: socket.socket) -> None:
-    tls = {"server_name": "llm.example.org", "maximum_version": None, "ca_path": None}
+    tls = {"server_name": "llm.example.org", "maximum_version": None, "ca_path": None, "ca_content": None}
     result = probe(target(listener.getsockname()[1], tls=tls), 0.2, tls_context(tls))
     assert (result["state"], result["tls_state"]) == ("open", "failed")
     assert "timed out" in result["error"]
@@ -133,7 +154,9 @@ def test_an_authority_that_cannot_be_read_is_no_refusal(tmp_path: Path, content:
     if content is not None:
         path.write_text(content)
     with pytest.raises(OSError, match=match):
-        tls_context({"server_name": "llm.example.org", "maximum_version": "1.2", "ca_path": str(path)})
+        tls_context(
+            {"server_name": "llm.example.org", "maximum_version": "1.2", "ca_path": str(path), "ca_content": None}
+        )
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from ansible_collections.gpufleet.metal.plugins.module_utils._errors import Flee
 from ansible_collections.gpufleet.metal.plugins.module_utils._secrets import rounds
 from ansible_collections.gpufleet.metal.plugins.module_utils._secrets.definitions import Definition
 from ansible_collections.gpufleet.metal.plugins.module_utils._secrets.document import Document
-from ansible_collections.gpufleet.metal.plugins.module_utils._secrets.kinds import Made, make
+from ansible_collections.gpufleet.metal.plugins.module_utils._secrets.kinds import Made, first, make
 from ansible_collections.gpufleet.metal.plugins.module_utils._secrets.rotation import Waiting
 from ansible_collections.gpufleet.metal.plugins.plugin_utils._plain import plain
 from ansible_collections.gpufleet.metal.plugins.plugin_utils._secret_actions import definitions_of, hosts_of
@@ -75,17 +75,20 @@ class ActionModule(ActionBase):
         documents: list[Document] = []
         waiting: dict[str, Waiting] = {}
 
-        def made(definition: Definition) -> Made:
-            # In check mode the value would be thrown away.
+        # In check mode the value would be thrown away.
+        def new(definition: Definition) -> Made:
             return Made({}) if self._task.check_mode else make(definition.kind, definition.options, now)
+
+        def initial(definition: Definition) -> Made:
+            return Made({}) if self._task.check_mode else first(definition.kind, definition.options, now)
 
         def change(before: Document) -> Document:
             after = before
             if arguments["step"] == "create":
-                after = rounds.create_missing(before, definitions, made, now)
+                after = rounds.create_missing(before, definitions, initial, now)
             elif arguments["step"] == "begin":
                 after = rounds.begin_rotations(
-                    before, definitions, arguments["names"], arguments["emergency"], made, now
+                    before, definitions, arguments["names"], arguments["emergency"], initial, new, now
                 )
             else:
                 shown = [rounds.Shown(**entry) for entry in arguments["shown"]]

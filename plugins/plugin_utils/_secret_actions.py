@@ -22,7 +22,10 @@ def _absolute(definition: Definition, controller: Controller) -> Definition:
     options = {
         key: controller.path(value) if key.endswith("_path") else value for key, value in definition.options.items()
     }
-    consumers = tuple(replace(consumer, tasks=controller.path(consumer.tasks)) for consumer in definition.consumers)
+    consumers = tuple(
+        replace(consumer, tasks=consumer.shipped_tasks() or controller.path(consumer.tasks))
+        for consumer in definition.consumers
+    )
     return replace(definition, options=options, consumers=consumers)
 
 

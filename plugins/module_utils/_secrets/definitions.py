@@ -14,6 +14,11 @@ from ansible_collections.gpufleet.metal.plugins.module_utils._secrets.kinds impo
 
 HOUR = 3600
 
+SHIPPED_CONSUMERS = ("gateway_api_key", "gateway_authority", "gateway_token_key")
+"""Consumers whose tasks come with the collection: playbooks/rotation/consumers has a file for each."""
+
+_SHIPPED_PREFIX = "gpufleet.metal."
+
 _HOURS = {"settle_hours": 0, "overlap_hours": 24, "stuck_hours": 24}
 _KEYS = {"kind", "options", "max_age_days", "consumers", *_HOURS}
 
@@ -25,6 +30,12 @@ class Consumer:
     name: str
     hosts: str
     tasks: str
+
+    def shipped_tasks(self) -> str | None:
+        """Return the file of a consumer of the collection's, relative to playbooks/rotation; None for a user's own."""
+        if not self.tasks.startswith(_SHIPPED_PREFIX):
+            return None
+        return f"consumers/{self.tasks[len(_SHIPPED_PREFIX) :]}.yml"
 
 
 @dataclass(frozen=True)
@@ -80,7 +91,13 @@ def _consumers(entries: Any, where: str) -> tuple[Consumer, ...]:
     for name, entry in entries.items():
         if not isinstance(entry, Mapping) or set(entry) != {"hosts", "tasks"}:
             raise InvalidInputError(f"{where}.{name}: wanted exactly 'hosts' (a group or host) and 'tasks' (a file)")
-        consumers.append(Consumer(check_name(str(name)), str(entry["hosts"]), str(entry["tasks"])))
+        tasks = str(entry["tasks"])
+        shipped = [_SHIPPED_PREFIX + known for known in SHIPPED_CONSUMERS]
+        if tasks.startswith(_SHIPPED_PREFIX) and tasks not in shipped:
+            raise InvalidInputError(
+                f"{where}.{name}.tasks is {tasks!r}, wanted a file of yours or one of {', '.join(shipped)}"
+            )
+        consumers.append(Consumer(check_name(str(name)), str(entry["hosts"]), tasks))
     return tuple(consumers)
 
 

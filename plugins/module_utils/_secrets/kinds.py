@@ -6,6 +6,8 @@ from __future__ import annotations
 
 import base64
 import ipaddress
+import os
+import re
 import secrets
 import string
 from collections.abc import Callable, Mapping
@@ -28,6 +30,8 @@ with suppress(ImportError):  # ansible-core itself needs it on the controller, w
 
 DAY = 86400
 
+_USER_NAME = re.compile(r"[a-z][a-z0-9._-]{0,31}")
+
 
 @dataclass(frozen=True)
 class Made:
@@ -49,11 +53,18 @@ class Kind:
     """Each option with its default; None means that it must be given."""
     make: Callable[[Mapping[str, Any], int], Made]
     max_age_days: int
+    adopt: Callable[[Mapping[str, Any], int], Made | None] = lambda options, now: None
+    """What is in use already and becomes the first value; None where there is nothing."""
 
 
 def make(kind: str, options: Mapping[str, Any], now: int) -> Made:
     """Make a new value. ``options`` are complete, as :func:`check_options` returns them."""
     return KINDS[kind].make(options, now)
+
+
+def first(kind: str, options: Mapping[str, Any], now: int) -> Made:
+    """Return the first value of a secret: what is in use before there is a store of secrets, or else a new one."""
+    return KINDS[kind].adopt(options, now) or make(kind, options, now)
 
 
 def check_options(kind: str, options: Mapping[str, Any], where: str) -> dict[str, Any]:
@@ -68,10 +79,10 @@ def check_options(kind: str, options: Mapping[str, Any], where: str) -> dict[str
         )
     complete = {**known, **options}
     for name, value in complete.items():
-        check = _CHECKS[name]
+        check = _AUTHORITY_DAYS if (kind, name) == ("authority", "days") else _CHECKS[name]
         if not check.holds(value):
             raise InvalidInputError(f"{where}.options.{name} is {value!r}, wanted {check.wanted}")
-    if kind == "password" and complete["length"] < len(complete["characters"]):
+    if kind in ("password", "login") and complete["length"] < len(complete["characters"]):
         raise InvalidInputError(
             f"{where}.options.length is {complete['length']}, wanted at least one for each of the "
             f"{len(complete['characters'])} sets of characters"
@@ -93,6 +104,12 @@ def _password(options: Mapping[str, Any], now: int) -> Made:
     chosen += [secrets.choice(every) for __ in range(options["length"] - len(chosen))]
     secrets.SystemRandom().shuffle(chosen)
     return Made({"value": "".join(chosen)})
+
+
+def _login(options: Mapping[str, Any], now: int) -> Made:
+    """Make another user: a registry knows one password of each, and two have to work for a while."""
+    password = _password(options, now).value["value"]
+    return Made({"username": f"{options['username']}-{secrets.token_hex(4)}", "password": password})
 
 
 def _random_base64(size: int) -> Callable[[Mapping[str, Any], int], Made]:
@@ -152,6 +169,47 @@ def _certificate(options: Mapping[str, Any], now: int) -> Made:
     return Made(value, expires=int(end.timestamp()))
 
 
+def _new_authority(options: Mapping[str, Any], now: int) -> Made:
+    """Make an authority as roles/pki does. Its name ends in a part of its key's, so that no two are called alike.
+
+    While one takes over from another both are trusted, and some clients look for an issuer by its name alone.
+    """
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name(
+        [x509.NameAttribute(NameOID.COMMON_NAME, f"{options['common_name']} {key_id(key.public_key())[:8]}")]
+    )
+    begin = datetime.fromtimestamp(now, timezone.utc) - timedelta(hours=1)
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(begin)
+        .not_valid_after(begin + timedelta(days=options["days"]))
+        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        .add_extension(_certificate_signing(), critical=True)
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    return _authority_value(certificate, key)
+
+
+def _authority_in_place(options: Mapping[str, Any], now: int) -> Made | None:
+    """Return the authority that roles/pki keeps in files, if there is one: who trusts it goes on doing so."""
+    if not os.path.exists(options["ca_certificate_path"]):
+        return None
+    return _authority_value(*_authority(options["ca_certificate_path"], options["ca_key_path"]))
+
+
+def _authority_value(certificate: x509.Certificate, key: Any) -> Made:
+    value = {
+        "private_key": _private_pem(key),
+        "certificate": certificate.public_bytes(serialization.Encoding.PEM).decode(),
+    }
+    return Made(value, expires=int(certificate.not_valid_after_utc.timestamp()))
+
+
 def _authority(certificate_path: str, key_path: str) -> tuple[x509.Certificate, Any]:
     try:
         with open(certificate_path, "rb") as stream:
@@ -183,6 +241,10 @@ def _general_name(name: str) -> x509.GeneralName:
 
 def _digital_signature() -> x509.KeyUsage:
     return x509.KeyUsage(True, False, False, False, False, False, False, False, False)
+
+
+def _certificate_signing() -> x509.KeyUsage:
+    return x509.KeyUsage(False, False, False, False, False, True, True, False, False)
 
 
 def _curve(name: str) -> ec.EllipticCurve:
@@ -239,6 +301,10 @@ def _texts(value: Any) -> bool:
 _CHECKS: Mapping[str, _Check] = {
     "bytes": _whole(16, 1024),
     "length": _whole(12, 1024),
+    "username": _Check(
+        lambda value: isinstance(value, str) and _USER_NAME.fullmatch(value) is not None,
+        "what users' names begin with: up to 32 small letters, digits and any of . _ -, beginning with a letter",
+    ),
     "characters": _Check(lambda value: _texts(value) and value != [], "a list of texts, one character of each is used"),
     "bits": _whole(2048, 16384),
     "curve": _Check(lambda value: value in ("P-256", "P-384"), "P-256 or P-384"),
@@ -250,13 +316,19 @@ _CHECKS: Mapping[str, _Check] = {
     "ca_key_path": _text("the path of the authority's key on the controller"),
 }
 
+#: A leaf lives at most as long as clients accept; an authority outlives many of them.
+_AUTHORITY_DAYS = _whole(365, 7300)
+
+_LETTERS = [string.ascii_lowercase, string.ascii_uppercase, string.digits, "-_.:"]
+
 KINDS: Mapping[str, Kind] = {
     "token": Kind({"bytes": 32}, _token, 90),
     "password": Kind(
-        {"length": 24, "characters": [string.ascii_lowercase, string.ascii_uppercase, string.digits, "-_.:"]},
+        {"length": 24, "characters": _LETTERS},
         _password,
         90,
     ),
+    "login": Kind({"username": None, "length": 32, "characters": _LETTERS}, _login, 90),
     "rsa_key": Kind({"bits": 3072}, _rsa_key, 90),
     "ec_key": Kind({"curve": "P-256"}, _ec_key, 90),
     "ed25519_key": Kind({}, _ed25519_key, 90),
@@ -271,6 +343,17 @@ KINDS: Mapping[str, Kind] = {
         },
         _certificate,
         825,
+    ),
+    "authority": Kind(
+        {
+            "common_name": "gpufleet internal CA",
+            "days": 3650,
+            "ca_certificate_path": ".gpufleet/pki/ca.crt",
+            "ca_key_path": ".gpufleet/pki/ca.key",
+        },
+        _new_authority,
+        3650,
+        _authority_in_place,
     ),
     "kubernetes_encryption_key": Kind({}, _random_base64(32), 90),
     "tls_ticket_key": Kind({}, _random_base64(80), 1),

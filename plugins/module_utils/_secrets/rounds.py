@@ -20,6 +20,7 @@ from ansible_collections.gpufleet.metal.plugins.module_utils._secrets.kinds impo
 from ansible_collections.gpufleet.metal.plugins.module_utils._secrets.status import status_of
 
 Maker = Callable[[Definition], Made]
+"""Makes a value of what is defined."""
 
 Hosts = Mapping[str, Mapping[str, Sequence[str]]]
 """The hosts of every consumer: secret -> consumer -> hosts."""
@@ -37,11 +38,11 @@ class Shown:
     holds: bool
 
 
-def create_missing(document: Document, definitions: Mapping[str, Definition], make: Maker, now: int) -> Document:
-    """Give every defined secret that the store lacks its first value."""
+def create_missing(document: Document, definitions: Mapping[str, Definition], first: Maker, now: int) -> Document:
+    """Give every defined secret that the store lacks its first value, which ``first`` makes or finds in use."""
     for name, definition in definitions.items():
         if name not in document.secrets:
-            version = _version(1, make(definition), now)
+            version = _version(1, first(definition), now)
             document = document.with_secret(name, rotation.create(definition.kind, version))
     return document
 
@@ -51,10 +52,13 @@ def begin_rotations(
     definitions: Mapping[str, Definition],
     names: Sequence[str],
     emergency: bool,
+    first: Maker,
     make: Maker,
     now: int,
 ) -> Document:
     """Begin to rotate the named secrets, or all that are due; what is under way goes on as it is.
+
+    ``make`` makes the next value, ``first`` that of a secret which the store lacks.
 
     Raises InvalidInputError for a name that is not defined and for a kind that differs from the stored one.
     """
@@ -72,7 +76,7 @@ def begin_rotations(
                 f"kind is another secret, give it another name"
             )
     existing = set(document.secrets)
-    document = create_missing(document, definitions, make, now)
+    document = create_missing(document, definitions, first, now)
     due = [status.name for status in status_of(document, definitions, now) if status.due and status.defined]
     for name in existing.intersection(names or due):
         secret = document.secrets[name]

@@ -3,12 +3,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from ansible_collections.gpufleet.metal.plugins.module_utils._errors import InvalidInputError
-from ansible_collections.gpufleet.metal.plugins.module_utils._secrets.definitions import Consumer, read_definitions
+from ansible_collections.gpufleet.metal.plugins.module_utils._secrets.definitions import (
+    SHIPPED_CONSUMERS,
+    Consumer,
+    read_definitions,
+)
 
 
 def test_defaults() -> None:
@@ -57,8 +62,8 @@ TOKEN = {"kind": "token"}
         ),
         (
             {"a": {"kind": "pin"}},
-            "fleet_secrets.a.kind is 'pin', wanted one of token, password, rsa_key, ec_key, ed25519_key, certificate, "
-            "kubernetes_encryption_key, tls_ticket_key",
+            "fleet_secrets.a.kind is 'pin', wanted one of token, password, login, rsa_key, ec_key, ed25519_key, "
+            "certificate, authority, kubernetes_encryption_key, tls_ticket_key",
         ),
         ({"a": {**TOKEN, "options": 3}}, "fleet_secrets.a.options is 3, wanted a dictionary"),
         ({"a": {**TOKEN, "options": {"bits": 3}}}, "fleet_secrets.a.options has 'bits', token knows bytes"),
@@ -100,6 +105,11 @@ TOKEN = {"kind": "token"}
             "fleet_secrets.a.consumers.gateway: wanted exactly 'hosts' (a group or host) and 'tasks' (a file)",
         ),
         (
+            {"a": {**TOKEN, "consumers": {"gateway": {"hosts": "gateways", "tasks": "gpufleet.metal.gateway_keys"}}}},
+            "fleet_secrets.a.consumers.gateway.tasks is 'gpufleet.metal.gateway_keys', wanted a file of yours or one "
+            "of gpufleet.metal.gateway_api_key, gpufleet.metal.gateway_authority, gpufleet.metal.gateway_token_key",
+        ),
+        (
             {"a": {"kind": "password", "options": {"length": 12, "characters": list("abcdefghijklm")}}},
             "fleet_secrets.a.options.length is 12, wanted at least one for each of the 13 sets of characters",
         ),
@@ -114,3 +124,13 @@ def test_what_is_refused(entries: Any, message: str) -> None:
     with pytest.raises(InvalidInputError) as caught:
         read_definitions(entries)
     assert str(caught.value) == message
+
+
+def test_consumers_that_come_with_the_collection() -> None:
+    """Each has its tasks; what these share is no consumer."""
+    rotation = Path(__file__).resolve().parents[5] / "playbooks" / "rotation"
+    entries = {name: {"hosts": "gateways", "tasks": f"gpufleet.metal.{name}"} for name in SHIPPED_CONSUMERS}
+    consumers = read_definitions({"a": {**TOKEN, "consumers": entries}})["a"].consumers
+    files = {rotation / str(consumer.shipped_tasks()) for consumer in consumers}
+    assert files == set((rotation / "consumers").glob("*.yml")) - {rotation / "consumers" / "identities.yml"}
+    assert Consumer("a", "gateways", "consumers/own.yml").shipped_tasks() is None

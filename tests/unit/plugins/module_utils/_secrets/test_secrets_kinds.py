@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import base64
 import os
+import re
 import string
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -17,9 +18,16 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ansible_collections.gpufleet.metal.plugins.module_utils._errors import InvalidInputError
 from ansible_collections.gpufleet.metal.plugins.module_utils._secrets.document import StoreError
 from ansible_collections.gpufleet.metal.plugins.module_utils._secrets.envelope import key_id
-from ansible_collections.gpufleet.metal.plugins.module_utils._secrets.kinds import KINDS, Made, check_options, make
+from ansible_collections.gpufleet.metal.plugins.module_utils._secrets.kinds import (
+    KINDS,
+    Made,
+    check_options,
+    first,
+    make,
+)
 
 NOW = 1_790_000_000
 
@@ -86,6 +94,18 @@ def test_key_pairs(kind: str, options: dict[str, Any], private_class: type, size
     assert made(kind, **options).value["kid"] != value["kid"]
 
 
+def test_a_login_is_another_user_each_time() -> None:
+    """Registries know one password of each user, and two have to work while one is rotated."""
+    values = [made("login", username="pull").value for __ in range(20)]
+    assert len({value["username"] for value in values}) == len({value["password"] for value in values}) == 20
+    assert all(re.fullmatch(r"pull-[0-9a-f]{8}", value["username"]) for value in values)
+    assert {len(value["password"]) for value in values} == {32}
+    with pytest.raises(
+        InvalidInputError, match=r"^fleet_secrets\.x\.options\.username is 'a:b', wanted what users' names"
+    ):
+        made("login", username="a:b")
+
+
 def test_defaults_are_strong() -> None:
     """An RSA key has 3072 bits unless somebody says otherwise."""
     assert KINDS["rsa_key"].options == {"bits": 3072}
@@ -138,6 +158,45 @@ def test_a_certificate_of_the_internal_authority(tmp_path: Path) -> None:
     assert leaf.not_valid_before_utc.timestamp() == NOW - 600
     assert issued.expires == leaf.not_valid_after_utc.timestamp() == NOW - 600 + 90 * 86400
     assert issued.value["serial"] == f"{leaf.serial_number:x}"
+
+
+def test_an_authority(tmp_path: Path) -> None:
+    """It signs leaves and nothing else, says so, and is never called like another one."""
+    options = {"ca_certificate_path": str(tmp_path / "ca.crt"), "ca_key_path": str(tmp_path / "ca.key")}
+    issued = first("authority", check_options("authority", options, "x"), NOW)
+    certificate = x509.load_pem_x509_certificate(issued.value["certificate"].encode())
+    certificate.verify_directly_issued_by(certificate)
+    private: Any = serialization.load_pem_private_key(issued.value["private_key"].encode(), None)
+    identity = key_id(certificate.public_key())
+    assert identity == key_id(private.public_key())
+    assert certificate.subject.rfc4514_string() == f"CN=gpufleet internal CA {identity[:8]}"
+    constraints = certificate.extensions.get_extension_for_class(x509.BasicConstraints)
+    assert (constraints.critical, constraints.value.ca, constraints.value.path_length) == (True, True, 0)
+    usage = certificate.extensions.get_extension_for_class(x509.KeyUsage)
+    assert (usage.critical, usage.value.key_cert_sign, usage.value.crl_sign) == (True, True, True)
+    assert not usage.value.digital_signature
+    assert issued.expires == certificate.not_valid_after_utc.timestamp() == NOW - 3600 + 3650 * 86400
+    assert made("authority", **options).value["certificate"] != issued.value["certificate"]
+
+
+def test_the_authority_in_use_becomes_the_first_one(tmp_path: Path) -> None:
+    """Whoever trusts it goes on doing so; the next one is new. Without its key it is no use."""
+    paths = authority(tmp_path)
+    options = check_options("authority", paths, "x")
+    value = first("authority", options, NOW).value
+    assert value["certificate"] == (tmp_path / "ca.crt").read_text()
+    assert value["private_key"] == (tmp_path / "ca.key").read_text()
+    assert make("authority", options, NOW).value["certificate"] != value["certificate"]
+    (tmp_path / "ca.key").unlink()
+    with pytest.raises(StoreError, match=r"^the authority's key .*/ca\.key does not exist"):
+        first("authority", options, NOW)
+
+
+@pytest.mark.parametrize(("kind", "days"), [("authority", 364), ("authority", 7301), ("certificate", 826)])
+def test_lives_that_are_too_short_or_too_long(kind: str, days: int) -> None:
+    """An authority outlives many leaves."""
+    with pytest.raises(InvalidInputError, match=rf"^fleet_secrets\.x\.options\.days is {days}, wanted a whole number"):
+        made(kind, common_name="x", days=days)
 
 
 def test_an_authority_that_ends_too_early(tmp_path: Path) -> None:

@@ -34,15 +34,20 @@ def make(definition: Definition) -> Made:
     return Made({"value": f"{CANARY}-{definition.name}"})
 
 
+def in_use(definition: Definition) -> Made:
+    """Return a value that was in use before there was a store."""
+    return Made({"value": f"{CANARY}-in-use-{definition.name}"})
+
+
 @pytest.fixture
 def document() -> Document:
     """Return a document with both secrets."""
-    return rounds.create_missing(Document(), DEFINITIONS, make, T0)
+    return rounds.create_missing(Document(), DEFINITIONS, in_use, T0)
 
 
 def begin(document: Document, now: int, *names: str, emergency: bool = False) -> Document:
     """Begin."""
-    return rounds.begin_rotations(document, DEFINITIONS, names, emergency, make, now)
+    return rounds.begin_rotations(document, DEFINITIONS, names, emergency, in_use, make, now)
 
 
 def phases(document: Document) -> dict[str, str]:
@@ -62,6 +67,14 @@ def test_what_is_missing_is_made_once(document: Document) -> None:
     """A second time changes nothing; what exists is kept."""
     assert phases(document) == {"api_key": "idle", "database": "idle"}
     assert rounds.create_missing(document, DEFINITIONS, make, T0 + 5) == document
+
+
+def test_the_first_value_may_be_in_use_already(document: Document) -> None:
+    """What comes after it is made."""
+    begun = begin(document, T0, "api_key").secrets["api_key"]
+    assert begun.current.value == {"value": f"{CANARY}-in-use-api_key"}
+    assert begun.next is not None
+    assert begun.next.value == {"value": f"{CANARY}-api_key"}
 
 
 def test_what_is_due_begins(document: Document) -> None:
@@ -109,7 +122,7 @@ def test_a_kind_is_for_life(document: Document) -> None:
     """Consumers of another kind are others."""
     other = read_definitions({"api_key": {"kind": "password"}})
     with pytest.raises(InvalidInputError) as caught:
-        rounds.begin_rotations(document, other, [], False, make, T0)
+        rounds.begin_rotations(document, other, [], False, in_use, make, T0)
     assert str(caught.value) == (
         "fleet_secrets.api_key.kind is 'password' and the store holds 'token': another kind is another secret, give it "
         "another name"

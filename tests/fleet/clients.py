@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Clients that ask the gateways for completions until they are told to stop, and write down how each request ended.
 
-Each gateway has a client with whole answers and one with streams. A stream has failed when it breaks off: it must end
-with its own last word. Every request uses a connection of its own.
+Each gateway has a client with whole answers and one with streams, of each credential where gateways ask for any. A
+stream has failed when it breaks off: it must end with its own last word. Every request uses a connection of its own,
+and reads anew whom it trusts and what it says who it is.
 """
 
 from __future__ import annotations
@@ -12,8 +13,9 @@ import json
 import ssl
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 # Only an engine that hangs takes longer: a slow machine is not a fault.
 PATIENCE_SECONDS = 240.0
@@ -35,20 +37,22 @@ class Request:
 
 @dataclass
 class Clients:
-    """Two clients of each gateway."""
+    """Two clients of each gateway and credential, a name and the file that holds it."""
 
     gateways: Sequence[str]
     ca_file: str
     model: str
+    credentials: Mapping[str, Path | None] = field(default_factory=lambda: {"nobody": None})
+    pause_seconds: float = PAUSE_SECONDS
     requests: list[Request] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self._context = ssl.create_default_context(cafile=self.ca_file)
         self._end = threading.Event()
         self._threads = [
-            threading.Thread(target=self._ask_until_the_end, args=(gateway, stream), daemon=True)
+            threading.Thread(target=self._ask_until_the_end, args=(gateway, stream, credential), daemon=True)
             for gateway in self.gateways
             for stream in (False, True)
+            for credential in self.credentials
         ]
 
     def start(self) -> None:
@@ -63,22 +67,26 @@ class Clients:
             thread.join()
         return self.requests
 
-    def _ask_until_the_end(self, gateway: str, stream: bool) -> None:
+    def _ask_until_the_end(self, gateway: str, stream: bool, credential: str) -> None:
         left = LAST_REQUESTS
         while left:
             left -= self._end.is_set()
             begun = time.monotonic()
-            fault = self._ask(gateway, stream)
-            name = f"{gateway} {'streaming' if stream else 'plain'}"
+            fault = self._ask(gateway, stream, self.credentials[credential])
+            name = f"{gateway} {'streaming' if stream else 'plain'} {credential}"
             self.requests.append(Request(name, time.monotonic() - begun, fault))
-            self._end.wait(PAUSE_SECONDS)
+            self._end.wait(self.pause_seconds)
 
-    def _ask(self, gateway: str, stream: bool) -> str | None:
+    def _ask(self, gateway: str, stream: bool, credential: Path | None) -> str | None:
         """Send one completion; returns what went wrong, or None."""
+        headers = {"Content-Type": "application/json"}
+        if credential is not None:
+            headers["Authorization"] = f"Bearer {credential.read_text()}"
         body = json.dumps({"model": self.model, "prompt": "rack server driver", "max_tokens": 8, "stream": stream})
-        connection = http.client.HTTPSConnection(gateway, 443, context=self._context, timeout=PATIENCE_SECONDS)
+        context = ssl.create_default_context(cafile=self.ca_file)
+        connection = http.client.HTTPSConnection(gateway, 443, context=context, timeout=PATIENCE_SECONDS)
         try:
-            connection.request("POST", "/v1/completions", body, {"Content-Type": "application/json"})
+            connection.request("POST", "/v1/completions", body, headers)
             response = connection.getresponse()
             content = response.read()
         except (OSError, http.client.HTTPException) as error:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""An engine that answers like vLLM and fails on demand: python3 dummy_engine.py PORT.
+"""An engine that answers like vLLM and fails on demand: python3 dummy_engine.py PORT [ADDRESS].
 
 POST /admin {"health": 503, "completions": "hang" | "500" | "500 to clients" | "ok"} switches faults; what is left out
 is put right. With "500 to clients" a completion of one token, which is what the gateway's probe asks for, succeeds.
@@ -16,6 +16,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, ClassVar
 
 PORT = int(sys.argv[1])
+ADDRESS = sys.argv[2] if len(sys.argv) > 2 else "127.0.0.1"
 WELL: dict[str, Any] = {"health": 200, "completions": "ok", "delay_seconds": 0.05}
 
 
@@ -112,4 +113,4 @@ class Server(ThreadingHTTPServer):
     daemon_threads = True
 
 
-Server(("127.0.0.1", PORT), Handler).serve_forever()
+Server((ADDRESS, PORT), Handler).serve_forever()

@@ -358,6 +358,9 @@ def main(arguments: Sequence[str]) -> int:
         print(f"run_stages: {error}", file=sys.stderr)
         return 2
     signal.signal(signal.SIGTERM, interrupt)
+    if sum(bool(stage.cleanup) for stage in chosen) > 1:
+        # The last host of one stage must not take along the network that another one's hosts are about to join.
+        os.environ["SANDBOX_KEEP_NETWORK"] = "1"
     started = time.monotonic()
     try:
         outcomes = Runner(options.jobs, options.stop).run(chosen)

@@ -5,7 +5,8 @@
 # --owner OWNER            all hosts of this owner (demo, molecule, bench, test)
 # --owner OWNER HOST...    these hosts; refused where one of them is another owner's
 # --all                    every host, whoever made it, also what an interrupted run left behind
-# The last host takes the sandbox's network with it. Images and media stay in the cache.
+# The last host takes the sandbox's network with it, unless SANDBOX_KEEP_NETWORK is set, because hosts that are being made
+# elsewhere would miss it; --all always takes it. Images and media stay in the cache.
 set -euo pipefail
 cache=${XDG_CACHE_HOME:-$HOME/.cache}/gpufleet-metal
 label=gpufleet.sandbox
@@ -68,6 +69,7 @@ case ${1:-} in
   ;;
 esac
 
+if [[ ${1:-} != --all && -n ${SANDBOX_KEEP_NETWORK:-} ]]; then exit; fi
 if [[ -z $(containers "$label") && -n $(docker network ls --quiet --filter "name=^$network\$") ]]; then
   docker network rm "$network" >/dev/null
   printf 'removed the network %s\n' "$network"

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 # PRIVATE to the collection: do not import this from outside, it may change without notice.
-"""Prove which credentials a gateway takes, by asking it with each. What is said of one is its place, never a part."""
+"""Prove which credentials a gateway or a registry takes, by asking with each. What is said of one is its place."""
 
 from __future__ import annotations
 
@@ -8,8 +8,11 @@ import http.client
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import TypeVar
 
 from ansible_collections.gpufleet.metal.plugins.module_utils._probe import ProbeError, Target, request
+
+Credential = TypeVar("Credential")
 
 
 def status_of(target: Target, path: str, credential: str) -> int | str:
@@ -20,7 +23,9 @@ def status_of(target: Target, path: str, credential: str) -> int | str:
         return str(fault)
 
 
-def credential_faults(accepted: Sequence[str], refused: Sequence[str], ask: Callable[[str], int | str]) -> list[str]:
+def credential_faults(
+    accepted: Sequence[Credential], refused: Sequence[Credential], ask: Callable[[Credential], int | str]
+) -> list[str]:
     """Say which are not treated as wanted: 200 for those accepted, 401 (RFC 6750, 3.1) for those refused."""
     wanted = [("accepted", http.client.OK, accepted), ("refused", http.client.UNAUTHORIZED, refused)]
     faults = []
@@ -34,9 +39,9 @@ def credential_faults(accepted: Sequence[str], refused: Sequence[str], ask: Call
 
 
 def wait_for_credentials(
-    accepted: Sequence[str],
-    refused: Sequence[str],
-    ask: Callable[[str], int | str],
+    accepted: Sequence[Credential],
+    refused: Sequence[Credential],
+    ask: Callable[[Credential], int | str],
     wait_seconds: float,
     interval: float = 1.0,
     sleep: Callable[[float], None] = time.sleep,

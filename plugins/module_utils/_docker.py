@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import base64
 import http.client
+import io
 import json
 import os
 import re
@@ -216,6 +217,21 @@ class DockerClient:
         finally:
             connection.close()
 
+    def login_status(self, credentials: Mapping[str, str]) -> tuple[int, str]:
+        """Have the engine log in to a registry, as ``docker login`` does; returns the status and what it says.
+
+        200 is a login that works, 401 one that the registry refuses; anything else means that it could not be asked.
+        Nothing is stored.
+        """
+        body = json.dumps(dict(credentials)).encode()
+        headers = {"Content-Type": "application/json", "Content-Length": str(len(body))}
+        connection, response = self._open("POST", "/auth", body=io.BytesIO(body), headers=headers)
+        try:
+            payload = response.read()
+        finally:
+            connection.close()
+        return response.status, _message(payload)
+
     @staticmethod
     def _progress(response: http.client.HTTPResponse, doing: str) -> Iterator[dict[str, Any]]:
         if response.status != http.client.OK:
@@ -245,6 +261,34 @@ def demultiplex(payload: bytes) -> bytes:
         out += payload[position + 8 : position + 8 + size]
         position += 8 + size
     return bytes(out)
+
+
+def with_logins(config: Mapping[str, Any], logins: Iterable[Mapping[str, str]], path: str) -> dict[str, Any]:
+    """Return a client's configuration in which these logins are stored as ``docker login`` stores them.
+
+    All else is kept. Raises InvalidInputError where a helper would be asked instead of what is stored.
+    """
+    auths, helpers = dict(config.get("auths") or {}), config.get("credHelpers") or {}
+    for login in logins:
+        registry = login["registry"]
+        if registry in helpers or config.get("credsStore"):
+            option = f"credHelpers[{registry}]" if registry in helpers else "credsStore"
+            raise InvalidInputError(
+                f"{path} leaves the credentials of {registry} to a helper ({option}), wanted none: remove {option} "
+                f"from the file, or leave {registry} out of docker_registry_logins"
+            )
+        if ":" in login["username"] or not login["username"]:
+            raise InvalidInputError(
+                f"docker_registry_logins: the username for {registry} is {login['username']!r}, wanted one without ':'"
+            )
+        packed = base64.b64encode(f"{login['username']}:{login['password']}".encode()).decode()
+        auths[registry] = {"auth": packed}
+    return {**config, "auths": auths}
+
+
+def read_client_config(path: str) -> dict[str, Any]:
+    """Read a client's configuration; empty where there is none. Raises InvalidInputError for what is none."""
+    return _client_config(path) if os.path.exists(path) else {}
 
 
 def registry_credentials(registry: str, config_path: str) -> dict[str, str] | None:

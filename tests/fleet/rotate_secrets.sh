@@ -1,5 +1,7 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
+# rotate_secrets.sh [--quick]
+#
 # Every kind of rotation under load through two gateways, killed after every step and continued, and a search for what leaked.
 set -euo pipefail
 cd "$(dirname "$(dirname "$(dirname "$(readlink -f "$0")")")")"
@@ -14,4 +16,4 @@ tools/demo.sh absent
 trap 'tools/sandbox/remove.sh --owner test' EXIT
 tools/sandbox/remove.sh --owner test
 ansible-playbook "${inventory[@]}" playbooks/sandbox/create.yml --extra-vars sandbox_owner=test
-PYTHONPATH=$PWD/build/collections python tests/fleet/rotate_secrets.py "$work"
+PYTHONPATH=$PWD/build/collections python tests/fleet/rotate_secrets.py "$work" "$@"

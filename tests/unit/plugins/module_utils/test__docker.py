@@ -204,6 +204,62 @@ def test_the_client(tmp_path: Path) -> None:
         assert json.loads(base64.urlsafe_b64decode(headers["X-Registry-Auth"])) == {"username": "u", "password": "p"}
 
 
+def test_a_login_is_tried_and_not_stored(tmp_path: Path) -> None:
+    table = {("POST", "/auth"): (401, b'{"message": "unauthorized"}')}
+    with engine(tmp_path, table) as (path, handler):
+        login = {"username": "u", "password": "p", "serveraddress": "r.example.org"}
+        assert _docker.DockerClient(path).login_status(login) == (401, "unauthorized")
+        request, headers, body = handler.seen[-1]
+        assert (request, headers["Content-Type"], json.loads(body)) == ("POST /v1.41/auth", "application/json", login)
+
+
+LOGIN = {"registry": "r.example.org", "username": "pull", "password": "canary:1"}
+PACKED = base64.b64encode(b"pull:canary:1").decode()
+
+
+@pytest.mark.parametrize(
+    ("config", "auths"),
+    [
+        ({}, {"r.example.org": {"auth": PACKED}}),
+        ({"auths": {"r.example.org": {"auth": "old"}}}, {"r.example.org": {"auth": PACKED}}),
+        (
+            {"auths": {"other": {"auth": "x"}}, "credHelpers": {"another": "h"}},
+            {"other": {"auth": "x"}, "r.example.org": {"auth": PACKED}},
+        ),
+    ],
+)
+def test_logins_are_stored_beside_what_is_there(config: dict[str, Any], auths: dict[str, Any]) -> None:
+    assert _docker.with_logins(config, [LOGIN], "c.json") == {**config, "auths": auths}
+
+
+@pytest.mark.parametrize(
+    ("config", "change", "message"),
+    [
+        (
+            {"credHelpers": {"r.example.org": "h"}},
+            {},
+            "c.json leaves the credentials of r.example.org to a helper (credHelpers[r.example.org]), wanted none: "
+            "remove credHelpers[r.example.org] from the file, or leave r.example.org out of docker_registry_logins",
+        ),
+        (
+            {"credsStore": "h"},
+            {},
+            "c.json leaves the credentials of r.example.org to a helper (credsStore), wanted none: remove credsStore "
+            "from the file, or leave r.example.org out of docker_registry_logins",
+        ),
+        (
+            {},
+            {"username": "a:b"},
+            "docker_registry_logins: the username for r.example.org is 'a:b', wanted one without ':'",
+        ),
+    ],
+)
+def test_a_login_that_would_not_be_used(config: dict[str, Any], change: dict[str, str], message: str) -> None:
+    with pytest.raises(InvalidInputError) as caught:
+        _docker.with_logins(config, [{**LOGIN, **change}], "c.json")
+    assert str(caught.value) == message
+
+
 def test_refusals(tmp_path: Path) -> None:
     table = {
         ("POST", "/images/create"): (200, b'{"status": "Pulling"}\n{"error": "manifest unknown"}\n'),

@@ -221,7 +221,8 @@ class DockerClient:
         """Have the engine log in to a registry, as ``docker login`` does; returns the status and what it says.
 
         200 is a login that works, 401 one that the registry refuses; anything else means that it could not be asked.
-        Nothing is stored.
+        Nothing is stored. Where a registry asks for a user and a password itself, and not by way of tokens, the engine
+        says 500 with the registry's status in its message (moby, registry/auth.go: loginV2).
         """
         body = json.dumps(dict(credentials)).encode()
         headers = {"Content-Type": "application/json", "Content-Length": str(len(body))}
@@ -230,7 +231,9 @@ class DockerClient:
             payload = response.read()
         finally:
             connection.close()
-        return response.status, _message(payload)
+        said = _message(payload)
+        refused = re.search(r"failed with status: 401\b", said)
+        return http.client.UNAUTHORIZED if refused else response.status, said
 
     @staticmethod
     def _progress(response: http.client.HTTPResponse, doing: str) -> Iterator[dict[str, Any]]:

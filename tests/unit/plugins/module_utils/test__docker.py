@@ -204,11 +204,21 @@ def test_the_client(tmp_path: Path) -> None:
         assert json.loads(base64.urlsafe_b64decode(headers["X-Registry-Auth"])) == {"username": "u", "password": "p"}
 
 
-def test_a_login_is_tried_and_not_stored(tmp_path: Path) -> None:
-    table = {("POST", "/auth"): (401, b'{"message": "unauthorized"}')}
+@pytest.mark.parametrize(
+    ("answered", "said", "status"),
+    [
+        (200, "", 200),
+        (401, "unauthorized", 401),
+        (500, "login attempt to http://r.example.org/v2/ failed with status: 401 Unauthorized", 401),
+        (500, "login attempt to http://r.example.org/v2/ failed with status: 503 Service Unavailable", 500),
+        (500, "dial tcp: connection refused", 500),
+    ],
+)
+def test_a_login_is_tried_and_not_stored(tmp_path: Path, answered: int, said: str, status: int) -> None:
+    table = {("POST", "/auth"): (answered, json.dumps({"message": said}).encode())}
     with engine(tmp_path, table) as (path, handler):
         login = {"username": "u", "password": "p", "serveraddress": "r.example.org"}
-        assert _docker.DockerClient(path).login_status(login) == (401, "unauthorized")
+        assert _docker.DockerClient(path).login_status(login)[0] == status
         request, headers, body = handler.seen[-1]
         assert (request, headers["Content-Type"], json.loads(body)) == ("POST /v1.41/auth", "application/json", login)
 

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 # PRIVATE to the collection: do not import this from outside, it may change without notice.
-"""How gateways and engines prove themselves to each other: the names, files and arguments of mutual TLS, decided once."""
+"""How gateways and engines prove themselves to each other: names, files and arguments of mutual TLS, decided once."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from .schema import Engine, Host
 #: Values of ``fleet_engine.tls``.
 MODES = ("none", "mutual")
 #: The name that every engine's certificate has beside its address: NGINX compares one name for all servers of a group.
-#: The same in every fleet, because the authority tells fleets apart, and a name that changed would part gateways from engines.
+#: The same in every fleet: the authority tells fleets apart, and a name that changed would part gateways from engines.
 ENGINES_NAME = "engines.gpufleet.internal"
 #: Where the engine finds its files in its container. The directory is mounted, not the files: a renewed file is another
 #: inode, which a mounted file would never show.
@@ -26,8 +26,8 @@ ENGINES_CA = "/etc/gpufleet/pki/engines-ca.crt"
 #: X.509 allows no longer common name.
 _NAME_LENGTH = 64
 
-#: The engine watches its files by inotify, which follows an inode: it sees the first renewal, by which the inode goes, and no
-#: later one (watchfiles 1.3, vLLM 0.32.0). Looking at the paths every few seconds sees all of them.
+#: The engine watches its files by inotify, which follows an inode: it sees the first renewal, by which the inode goes,
+#: and no later one (watchfiles 1.3, vLLM 0.32.0). Looking at the paths every few seconds sees all of them.
 ENVIRONMENT = {"WATCHFILES_FORCE_POLLING": "true", "WATCHFILES_POLL_DELAY_MS": "5000"}
 
 
@@ -71,7 +71,7 @@ def upstream_tls(engine: Engine) -> dict[str, str] | None:
 
 
 def engine_tls(engine: Engine) -> dict[str, str]:
-    """Return what the role that runs engines is told. The files are named without TLS too: an engine may still have it."""
+    """Return what the role that runs engines is told; with the files in either mode, as an engine may have the other."""
     return {
         "mode": engine.tls,
         "directory": DIRECTORY,

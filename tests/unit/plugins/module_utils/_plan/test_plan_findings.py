@@ -34,7 +34,10 @@ KNOWN = (
     "fleet_nvml_library, fleet_plan_directory, fleet_plan_keep, "
     "fleet_secret_recipients, fleet_secret_store, fleet_secrets, fleet_sysfs_root"
 )
-ENGINE_KEYS = "accelerator, base_port, cpu_kv_cache_gib, gpu_memory_utilization, image, shm_size_gib, shutdown_timeout_seconds, tls"
+ENGINE_KEYS = (
+    "accelerator, base_port, cpu_kv_cache_gib, gpu_memory_utilization, image, shm_size_gib, shutdown_timeout_seconds, "
+    "tls"
+)
 MODEL_KEYS = (
     "arguments, concurrency, config, context_length, files_sha256, known_model, minimum_compute_capability, name, "
     "quantization, replicas, source, tensor_parallel_size, weights_bytes"

@@ -71,7 +71,7 @@ def upstream_tls(engine: Engine) -> dict[str, str] | None:
 
 
 def engine_tls(engine: Engine) -> dict[str, str]:
-    """Return what the role that runs engines is told; with the files in either mode, as an engine may have the other."""
+    """Return what the role that runs engines is told; with the files in both modes: an engine may have the other."""
     return {
         "mode": engine.tls,
         "directory": DIRECTORY,

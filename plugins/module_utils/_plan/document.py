@@ -153,6 +153,7 @@ _UPSTREAM_TLS = _object(
         "certificate_path": _text("on the gateway: what it says who it is with"),
         "certificate_key_path": _text(),
         "ca_path": _text("authorities of the servers' certificates"),
+        "handshake_timeout_seconds": _whole("how long connection and handshake may take", 1),
     },
     "how the servers are asked; null for plain HTTP",
 )

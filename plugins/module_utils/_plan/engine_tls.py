@@ -23,6 +23,8 @@ DIRECTORY = "/etc/gpufleet/engine"
 CLIENT_CERTIFICATE = "/etc/gpufleet/pki/client.crt"
 CLIENT_KEY = "/etc/gpufleet/pki/client.key"
 ENGINES_CA = "/etc/gpufleet/pki/engines-ca.crt"
+#: A bare connection is the kernel's to take; a handshake needs the engine's server process, which may be busy.
+HANDSHAKE_SECONDS = 5
 #: X.509 allows no longer common name.
 _NAME_LENGTH = 64
 
@@ -58,7 +60,7 @@ def tls_arguments(engine: Engine) -> list[str]:
     ]
 
 
-def upstream_tls(engine: Engine) -> dict[str, str] | None:
+def upstream_tls(engine: Engine) -> dict[str, Any] | None:
     """Return how a gateway asks the servers of a group; None without TLS."""
     if not is_mutual(engine):
         return None
@@ -67,6 +69,7 @@ def upstream_tls(engine: Engine) -> dict[str, str] | None:
         "certificate_path": CLIENT_CERTIFICATE,
         "certificate_key_path": CLIENT_KEY,
         "ca_path": ENGINES_CA,
+        "handshake_timeout_seconds": HANDSHAKE_SECONDS,
     }
 
 

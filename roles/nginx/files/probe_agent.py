@@ -34,6 +34,7 @@ import re
 import secrets
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import time
@@ -107,6 +108,21 @@ class Peer:
 
 
 @dataclass(frozen=True)
+class Tls:
+    """How engines are asked over TLS: the name that all of their certificates have, and this gateway's files."""
+
+    server_name: str
+    certificate_path: str
+    certificate_key_path: str
+    ca_path: str
+
+    @staticmethod
+    def from_json(section: Mapping[str, Any] | None) -> Tls | None:
+        """Read the section; None without one. Raises KeyError."""
+        return Tls(**{entry.name: str(section[entry.name]) for entry in fields(Tls)}) if section else None
+
+
+@dataclass(frozen=True)
 class Configuration:
     """What the role wrote; see ``from_json`` for the file's shape."""
 
@@ -132,6 +148,7 @@ class Configuration:
     fail_timeout_seconds: int
     peers: tuple[Peer, ...]
     further_metrics: tuple[Path, ...] = ()
+    tls: Tls | None = None
 
     @property
     def upstreams(self) -> tuple[str, ...]:
@@ -183,6 +200,7 @@ class Configuration:
                 fail_timeout_seconds=int(document["server_options"]["fail_timeout_seconds"]),
                 peers=peers,
                 further_metrics=tuple(Path(path) for path in document.get("further_metrics", ())),
+                tls=Tls.from_json(document.get("tls")),
             )
         except KeyError as fault:
             raise AgentError(f"the configuration lacks the key {fault}") from fault
@@ -460,17 +478,63 @@ class Answer:
     body: str
 
 
+class Identity:
+    """This gateway's certificate and whom it trusts, read again when a file was replaced: no restart renews them."""
+
+    def __init__(self, tls: Tls) -> None:
+        self._tls = tls
+        self._stamps: list[tuple[int, int]] = []
+        self._context: ssl.SSLContext | None = None
+
+    def context(self) -> ssl.SSLContext:
+        """Return what connections are opened with. Raises ValueError that names the files that can't be read.
+
+        Once it was read well it goes on through a fault: NGINX, too, has the old files until it is reloaded.
+        """
+        tls = self._tls
+        try:
+            found = [os.stat(path) for path in (tls.certificate_path, tls.certificate_key_path, tls.ca_path)]
+            stamps = [(entry.st_mtime_ns, entry.st_ino) for entry in found]
+            if self._context is not None and stamps == self._stamps:
+                return self._context
+            self._stamps = stamps
+            context = ssl.create_default_context(cafile=tls.ca_path)
+            context.minimum_version = ssl.TLSVersion.TLSv1_3
+            context.load_cert_chain(tls.certificate_path, tls.certificate_key_path)
+        except OSError as fault:
+            if self._context is None:
+                names = f"{tls.certificate_path}, {tls.certificate_key_path} or {tls.ca_path}"
+                raise ValueError(f"can't read {names}: {fault.strerror or fault}") from fault
+            return self._context
+        self._context = context
+        return context
+
+
+_IDENTITIES: dict[Tls, Identity] = {}
+
+
+def identity_of(tls: Tls) -> Identity:
+    """Return what was read of these files, if anything was."""
+    return _IDENTITIES.setdefault(tls, Identity(tls))
+
+
 async def exchange(
-    address: str, port: int, target: str, timeout_seconds: float, payload: Mapping[str, Any] | None = None
+    address: str,
+    port: int,
+    target: str,
+    timeout_seconds: float,
+    payload: Mapping[str, Any] | None = None,
+    tls: Tls | None = None,
 ) -> Answer:
     """Send one HTTP/1.0 request (a POST if there is a payload) and read the answer, all within the timeout.
 
     HTTP/1.0, because then a body is never chunked and ends with the connection. Raises OSError, TimeoutError or
     ValueError.
     """
+    secured = {} if tls is None else {"ssl": identity_of(tls).context(), "server_hostname": tls.server_name}
 
     async def talk() -> Answer:
-        reader, writer = await asyncio.open_connection(address, port, limit=MAX_HEAD_BYTES)
+        reader, writer = await asyncio.open_connection(address, port, limit=MAX_HEAD_BYTES, **secured)
         try:
             body = b"" if payload is None else json.dumps(payload).encode()
             host = f"[{address}]" if ":" in address else address
@@ -512,6 +576,10 @@ def describe(fault: BaseException) -> str:
     """Name a failed exchange in a few words."""
     if isinstance(fault, ConnectionRefusedError):
         return "connection refused"
+    if isinstance(fault, ssl.SSLCertVerificationError):
+        return f"certificate refused: {fault.verify_message}"
+    if isinstance(fault, ssl.SSLError):
+        return f"TLS failed: {fault.reason or fault}"
     if isinstance(fault, OSError) and fault.strerror:
         return fault.strerror
     return str(fault) or type(fault).__name__
@@ -521,7 +589,11 @@ async def probe_health(peer: Peer, configuration: Configuration) -> str | None:
     """Return None if the peer's health answers 200 in time, else what happened instead."""
     try:
         answer = await exchange(
-            peer.address, peer.port, configuration.health_path, configuration.health.timeout_seconds
+            peer.address,
+            peer.port,
+            configuration.health_path,
+            configuration.health.timeout_seconds,
+            tls=configuration.tls,
         )
     except (OSError, ValueError) as fault:
         return describe(fault)
@@ -532,7 +604,11 @@ async def read_iterations(peer: Peer, configuration: Configuration) -> float | N
     """Return the engine's count of iterations, or None if it can't be had."""
     try:
         answer = await exchange(
-            peer.address, peer.port, configuration.progress_metrics_path, configuration.health.timeout_seconds
+            peer.address,
+            peer.port,
+            configuration.progress_metrics_path,
+            configuration.health.timeout_seconds,
+            tls=configuration.tls,
         )
     except (OSError, ValueError):
         return None
@@ -565,6 +641,7 @@ async def probe_progress(peer: Peer, configuration: Configuration, last: float |
             configuration.progress_completion_path,
             configuration.progress.timeout_seconds,
             payload,
+            tls=configuration.tls,
         )
     except (OSError, ValueError) as fault:
         after = await read_iterations(peer, configuration)

@@ -262,6 +262,7 @@ def test_mutual_tls() -> None:
             "certificate_path": client["certificate_path"],
             "certificate_key_path": client["key_path"],
             "ca_path": client["ca_path"],
+            "handshake_timeout_seconds": 5,
         }
     ]
     assert [(c["name"], c["hosts"], c["common_name"]) for c in result["certificates"]] == [

@@ -1,0 +1,173 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The probe agent and engines that answer only over TLS, to clients with a certificate."""
+
+from __future__ import annotations
+
+import asyncio
+import datetime
+import ssl
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from ansible_collections.gpufleet.metal.tests.unit.roles.nginx.test_probe_agent import (
+    Engine,
+    agent,
+    document,
+    fixture_home,
+    server,
+)
+
+__all__ = ["fixture_home"]
+
+NAME = "engines.gpufleet.internal"
+_PEM = serialization.Encoding.PEM
+
+
+class Authority:
+    """Signs certificates and writes them, with their keys, into a directory."""
+
+    def __init__(self, directory: Path, name: str) -> None:
+        self._directory = directory
+        self._key = ec.generate_private_key(ec.SECP256R1())
+        self._subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name)])
+        self.path = directory / f"{name}.crt"
+        constraints = (x509.BasicConstraints(ca=True, path_length=None), True)
+        certificate = self._sign(self._subject, self._key.public_key(), constraints)
+        self.path.write_bytes(certificate.public_bytes(_PEM))
+
+    def _sign(
+        self, subject: x509.Name, key: ec.EllipticCurvePublicKey, *extensions: tuple[x509.ExtensionType, bool]
+    ) -> x509.Certificate:
+        now = datetime.datetime.now(datetime.UTC)
+        builder = (
+            x509.CertificateBuilder()
+            .subject_name(subject)
+            .issuer_name(self._subject)
+            .public_key(key)
+            .serial_number(x509.random_serial_number())
+            .not_valid_before(now - datetime.timedelta(days=1))
+            .not_valid_after(now + datetime.timedelta(days=1))
+        )
+        for extension, critical in extensions:
+            builder = builder.add_extension(extension, critical)
+        return builder.sign(self._key, hashes.SHA256())
+
+    def issue(self, name: str, purpose: x509.ObjectIdentifier, files: str) -> tuple[Path, Path]:
+        """Write a certificate for one purpose and its key; each replaces a file of before by a rename."""
+        key = ec.generate_private_key(ec.SECP256R1())
+        subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name)])
+        names, use = x509.SubjectAlternativeName([x509.DNSName(name)]), x509.ExtendedKeyUsage([purpose])
+        certificate = self._sign(subject, key.public_key(), (names, False), (use, False))
+        private = key.private_bytes(_PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+        paths = self._directory / f"{files}.crt", self._directory / f"{files}.key"
+        for path, content in zip(paths, (certificate.public_bytes(_PEM), private), strict=True):
+            (self._directory / "new").write_bytes(content)
+            (self._directory / "new").rename(path)
+        return paths
+
+
+class SecuredEngine(Engine):
+    """An engine that answers only whom an authority knows, with the purpose of a client."""
+
+    def __init__(self, pair: tuple[Path, Path], clients: Path) -> None:
+        super().__init__()
+        self._context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=str(clients))
+        self._context.verify_mode = ssl.CERT_REQUIRED
+        self._context.load_cert_chain(*map(str, pair))
+
+    async def __aenter__(self) -> SecuredEngine:
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0, ssl=self._context)
+        self.port = self._server.sockets[0].getsockname()[1]
+        return self
+
+
+def configured(home: Path, engine: Engine, pair: tuple[Path, Path], authority: Authority, name: str = NAME) -> Any:
+    tls = {
+        "server_name": name,
+        "certificate_path": str(pair[0]),
+        "certificate_key_path": str(pair[1]),
+        "ca_path": str(authority.path),
+        "handshake_timeout_seconds": 5,
+    }
+    return agent.Configuration.from_json(document(home, [server(engine, "a/0")], tls=tls))
+
+
+SERVER, CLIENT = x509.ExtendedKeyUsageOID.SERVER_AUTH, x509.ExtendedKeyUsageOID.CLIENT_AUTH
+CASES: list[tuple[str, str, str, str, x509.ObjectIdentifier, list[str | None]]] = [
+    # case, who signed the engine, who signed the client, the engine's name, the client's purpose, what may be found
+    ("well", "fleet", "fleet", NAME, CLIENT, [None]),
+    ("no client of the fleet", "fleet", "other", NAME, CLIENT, ["TLS failed", "the connection ended", "Connection"]),
+    ("no client at all", "fleet", "fleet", NAME, SERVER, ["TLS failed", "the connection ended", "Connection"]),
+    ("no engine of the fleet", "other", "fleet", NAME, CLIENT, ["certificate refused: unable to get local issuer"]),
+    ("another engine", "fleet", "fleet", "x.internal", CLIENT, ["certificate refused: Hostname mismatch"]),
+]
+
+
+@pytest.mark.parametrize(
+    ("case", "of_engine", "of_client", "name", "purpose", "wanted"), CASES, ids=[case[0] for case in CASES]
+)
+def test_both_have_to_be_of_the_fleet(
+    home: Path,
+    case: str,
+    of_engine: str,
+    of_client: str,
+    name: str,
+    purpose: x509.ObjectIdentifier,
+    wanted: list[str | None],
+) -> None:
+    authorities = {word: Authority(home, word) for word in ("fleet", "other")}
+    pair = authorities[of_engine].issue(name, SERVER, "engine")
+    client = authorities[of_client].issue("client", purpose, "client")
+
+    async def scene() -> str | None:
+        async with SecuredEngine(pair, authorities["fleet"].path) as engine:
+            found = configured(home, engine, client, authorities["fleet"])
+            return await agent.probe_health(found.peers[0], found)
+
+    fault = asyncio.run(scene())
+    assert fault is None if wanted == [None] else str(fault).startswith(tuple(map(str, wanted))), fault
+
+
+def test_progress_is_asked_for_over_tls_too(home: Path) -> None:
+    fleet = Authority(home, "fleet")
+
+    async def scene() -> None:
+        async with SecuredEngine(fleet.issue(NAME, SERVER, "engine"), fleet.path) as engine:
+            found = configured(home, engine, fleet.issue("client", CLIENT, "client"), fleet)
+            progress = await agent.probe_progress(found.peers[0], found, None, True)
+            assert progress == agent.Progress("good", "completion", 5.0)
+            assert engine.asked == ["/metrics", "/v1/completions", "/metrics"]
+
+    asyncio.run(scene())
+
+
+def test_a_renewed_certificate_is_read_without_a_restart(home: Path) -> None:
+    """One that can't be read changes nothing, because NGINX has the old one, too; before the first it is a fault."""
+    fleet, other = Authority(home, "fleet"), Authority(home, "other")
+
+    async def scene() -> list[str | None]:
+        async with SecuredEngine(fleet.issue(NAME, SERVER, "engine"), fleet.path) as engine:
+            found = configured(home, engine, (home / "client.crt", home / "client.key"), fleet)
+
+            async def probe() -> str | None:
+                fault: str | None = await agent.probe_health(found.peers[0], found)
+                return fault
+
+            findings = [await probe()]
+            fleet.issue("client", CLIENT, "client")
+            findings.append(await probe())
+            (home / "client.crt").write_text("torn")
+            findings.append(await probe())
+            other.issue("client", CLIENT, "client")
+            findings.append(await probe() and "refused")
+            fleet.issue("client", CLIENT, "client")
+            findings.append(await probe())
+            return findings
+
+    paths = f"{home / 'client.crt'}, {home / 'client.key'} or {home / 'fleet.crt'}"
+    assert asyncio.run(scene()) == [f"can't read {paths}: No such file or directory", None, None, "refused", None]

@@ -1177,6 +1177,33 @@ def command_run(arguments: argparse.Namespace) -> int:
     return 0
 
 
+async def refuse_to_lose_engines(path: str, fresh: Configuration) -> None:
+    """Raise AgentError if no engine of a group answers as they shall be asked, and one does as they were.
+
+    With TLS, or without it any more, gateways and engines have to change together: engines first.
+    """
+    try:
+        old = read_configuration(path)
+    except AgentError:
+        return  # a first configuration, or one that nobody can go on with
+    if (old.tls is None) == (fresh.tls is None):
+        return
+
+    async def answering(configuration: Configuration, peers: Sequence[Peer]) -> list[str | None]:
+        return await asyncio.gather(*(probe_health(peer, configuration) for peer in peers))
+
+    for upstream in fresh.upstreams:
+        peers = fresh.of(upstream)
+        faults = await answering(fresh, peers)
+        if None in faults or None not in await answering(old, peers):
+            continue
+        now, then = ("without TLS", "over TLS") if fresh.tls else ("over TLS", "without TLS")
+        raise AgentError(
+            f"no engine of {upstream} answers {then} ({peers[0].name}: {faults[0]}), and {now} they do: every request "
+            f"for it would fail. Change the engines first: serving.yml with vllm_restart_allowed"
+        )
+
+
 def command_check(arguments: argparse.Namespace) -> int:
     """Complete a staged tree with the includes and test it: how Ansible judges files before it replaces any."""
     root = arguments.root.rstrip("/")
@@ -1184,6 +1211,7 @@ def command_check(arguments: argparse.Namespace) -> int:
     if not root:
         ask_nginx(configuration)
         return 0
+    asyncio.run(refuse_to_lose_engines(arguments.configuration, configuration))
     wanted = render_includes(configuration, load_states(configuration), load_drained(configuration))
     directory = Path(root + str(configuration.include_directory))
     for name, text in {**wanted, "build_id.conf": build_include("staged")}.items():

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import datetime
+import json
 import ssl
 from pathlib import Path
 from typing import Any
@@ -144,6 +145,54 @@ def test_progress_is_asked_for_over_tls_too(home: Path) -> None:
             assert engine.asked == ["/metrics", "/v1/completions", "/metrics"]
 
     asyncio.run(scene())
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "engine_has_tls", "refusal"),
+    [
+        (False, True, False, "no engine of alpha answers over TLS (a/0: "),
+        (True, False, True, "no engine of alpha answers without TLS (a/0: "),
+        (False, True, True, None),
+        (True, False, False, None),
+        # Nothing that was different before the change.
+        (True, True, False, None),
+        (None, True, False, None),
+    ],
+)
+def test_gateways_are_not_changed_before_their_engines(
+    home: Path, before: bool | None, after: bool, engine_has_tls: bool, refusal: str | None
+) -> None:
+    """A run in which the engines were not changed, for want of consent, must not take the endpoint away."""
+    fleet = Authority(home, "fleet")
+    client, pair = fleet.issue("client", CLIENT, "client"), fleet.issue(NAME, SERVER, "engine")
+
+    def said(engine: Engine, tls: bool) -> dict[str, Any]:
+        section = {
+            "server_name": NAME,
+            "certificate_path": str(client[0]),
+            "certificate_key_path": str(client[1]),
+            "ca_path": str(fleet.path),
+        }
+        return document(home, [server(engine, "a/0")], tls=section if tls else None)
+
+    async def scene() -> str | None:
+        async with SecuredEngine(pair, fleet.path) if engine_has_tls else Engine() as engine:
+            (home / "agent.json").unlink()
+            if before is not None:
+                (home / "agent.json").write_text(json.dumps(said(engine, before)))
+            fresh = agent.Configuration.from_json(said(engine, after))
+            try:
+                await agent.refuse_to_lose_engines(str(home / "agent.json"), fresh)
+            except agent.AgentError as fault:
+                return str(fault)
+            return None
+
+    found = asyncio.run(scene())
+    if refusal is None:
+        assert found is None
+    else:
+        assert str(found).startswith(refusal)
+        assert str(found).endswith("Change the engines first: serving.yml with vllm_restart_allowed")
 
 
 def test_a_renewed_certificate_is_read_without_a_restart(home: Path) -> None:

@@ -39,7 +39,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -217,6 +217,11 @@ def _thresholds(section: Mapping[str, Any]) -> Thresholds:
     )
 
 
+def at_once(thresholds: Thresholds) -> Thresholds:
+    """Return thresholds by which one probe decides."""
+    return replace(thresholds, fall=1, rise=1)
+
+
 def read_configuration(path: str | Path) -> Configuration:
     """Read and check the configuration file. Raises AgentError with its path."""
     try:
@@ -340,8 +345,15 @@ def load_states(configuration: Configuration) -> dict[str, PeerState]:
 
 def save_states(configuration: Configuration, states: Mapping[str, PeerState]) -> None:
     """Store the state of all peers; it outlives a restart of the agent and of the host."""
-    document = {"peers": {key: asdict(state) for key, state in states.items()}}
+    document = {"tls": configuration.tls is not None, "peers": {key: asdict(state) for key, state in states.items()}}
     write_json(configuration.state_directory / "peers.json", document)
+
+
+def judged_alike(configuration: Configuration) -> bool:
+    """Return whether the stored state was found by asking engines as the configuration says: over TLS, or without."""
+    document = read_json(configuration.state_directory / "peers.json")
+    over_tls = isinstance(document, Mapping) and bool(document.get("tls"))
+    return over_tls == (configuration.tls is not None)
 
 
 def load_holders(configuration: Configuration) -> dict[str, list[str]]:
@@ -600,6 +612,13 @@ async def probe_health(peer: Peer, configuration: Configuration) -> str | None:
     return None if answer.status == 200 else f"HTTP {answer.status}"
 
 
+async def judge_afresh(configuration: Configuration, states: Mapping[str, PeerState]) -> None:
+    """Take one probe of each peer for the truth: what was found by asking them in another way says nothing."""
+    faults = await asyncio.gather(*(probe_health(peer, configuration) for peer in configuration.peers))
+    for peer, fault in zip(configuration.peers, faults):
+        states[peer.key].record_health(fault, at_once(configuration.health), time.time())
+
+
 async def read_iterations(peer: Peer, configuration: Configuration) -> float | None:
     """Return the engine's count of iterations, or None if it can't be had."""
     try:
@@ -808,6 +827,10 @@ def reload(configuration: Configuration, start: bool) -> str:
     ReloadError after the previous includes are back.
     """
     states, drained = load_states(configuration), load_drained(configuration)
+    if not judged_alike(configuration):
+        # Requests move from engines of the old way to those of the new one in this one reload.
+        asyncio.run(judge_afresh(configuration, states))
+        save_states(configuration, states)
     wanted = render_includes(configuration, states, drained)
     build = f"{int(time.time()):x}-{secrets.token_hex(4)}"
     remember_build(configuration, build, wanted_rotation(configuration, states, drained))
@@ -985,6 +1008,7 @@ class Daemon:
         self._backoff = 0.0
         self._last_complaint = ""
         self._saved: dict[str, tuple[bool, bool, str]] = {}
+        self._judge_at_once = not judged_alike(self.configuration)
 
     def _stamp(self) -> tuple[int, int]:
         try:
@@ -1005,6 +1029,8 @@ class Daemon:
             log(f"keeping the previous configuration: {fault}")
             return
         document = {"peers": {key: asdict(state) for key, state in self.states.items()}}
+        if (fresh.tls is None) != (self.configuration.tls is None):
+            self._judge_at_once, self._saved = True, {}
         self.configuration, self.states = fresh, states_from_json(document, fresh.peers)
         keys = {peer.key for peer in fresh.peers}
         for remembered in (self._latencies, self._iterations, self._progress_due):
@@ -1035,9 +1061,11 @@ class Daemon:
             return fault
 
         faults = await asyncio.gather(*(check(peer) for peer in configuration.peers))
+        thresholds = at_once(configuration.health) if self._judge_at_once else configuration.health
+        self._judge_at_once = False
         for peer, fault in zip(configuration.peers, faults):
             state = self.states[peer.key]
-            if state.record_health(fault, configuration.health, time.time()):
+            if state.record_health(fault, thresholds, time.time()):
                 self._announce(peer, state)
             if configuration.progress_enabled and fault is None:
                 self._start_progress(peer, state)
@@ -1246,6 +1274,7 @@ def command_status(arguments: argparse.Namespace) -> int:
         "agent_running": age is not None and age < patience,
         "last_round_age_seconds": age,
         "nginx_pid": master_pid(configuration),
+        "tls": configuration.tls is not None,
         "build_on_disk": read_build(configuration.include_directory),
         "build_served": build,
         "drained": load_holders(configuration),

@@ -195,6 +195,76 @@ def test_gateways_are_not_changed_before_their_engines(
         assert str(found).endswith("Change the engines first: serving.yml with vllm_restart_allowed")
 
 
+def two_ways(home: Path, plain: Engine, secured: Engine, authority: Authority, tls: bool) -> dict[str, Any]:
+    """What the role would write for one engine of each kind."""
+    section = {
+        "server_name": NAME,
+        "certificate_path": str(home / "client.crt"),
+        "certificate_key_path": str(home / "client.key"),
+        "ca_path": str(authority.path),
+    }
+    return document(home, [server(plain, "a/0"), server(secured, "b/0")], tls=section if tls else None)
+
+
+def in_rotation(home: Path) -> list[str]:
+    lines = (home / "includes" / "upstreams" / "alpha.conf").read_text().splitlines()[1:]
+    return [line.rpartition(" ")[2] for line in lines if " down;" not in line]
+
+
+@pytest.mark.parametrize("who", ["reload", "daemon"])
+def test_requests_move_to_engines_of_the_new_way_in_one_step(home: Path, who: str) -> None:
+    """Neither waits for the thresholds: until then requests would go where every one of them fails."""
+    fleet = Authority(home, "fleet")
+    fleet.issue("client", CLIENT, "client")
+    pair = fleet.issue(NAME, SERVER, "engine")
+    path = home / "agent.json"
+
+    async def scene() -> None:
+        async with Engine() as plain, SecuredEngine(pair, fleet.path) as secured:
+            path.write_text(json.dumps(two_ways(home, plain, secured, fleet, False)))
+            daemon = agent.Daemon(str(path))
+            for __ in range(3):
+                await daemon.round()
+            assert {key: state.available for key, state in daemon.states.items()} == {
+                "alpha a/0": True,
+                "alpha b/0": False,
+            }
+            await asyncio.to_thread(agent.reload, daemon.configuration, False)
+            assert in_rotation(home) == ["a/0"]
+            for tls, wanted in ((True, "b/0"), (False, "a/0"), (True, "b/0")):
+                path.write_text(json.dumps(two_ways(home, plain, secured, fleet, tls)))
+                if who == "reload":
+                    await asyncio.to_thread(agent.reload, agent.read_configuration(path), False)
+                else:
+                    await daemon.round()
+                    assert agent.judged_alike(daemon.configuration)
+                    await asyncio.to_thread(agent.reload, daemon.configuration, False)
+                assert in_rotation(home) == [wanted]
+
+    asyncio.run(scene())
+
+
+def test_an_agent_that_starts_after_the_change_judges_at_once(home: Path) -> None:
+    fleet = Authority(home, "fleet")
+    fleet.issue("client", CLIENT, "client")
+    pair = fleet.issue(NAME, SERVER, "engine")
+    path = home / "agent.json"
+
+    async def scene() -> None:
+        async with Engine() as plain, SecuredEngine(pair, fleet.path) as secured:
+            path.write_text(json.dumps(two_ways(home, plain, secured, fleet, False)))
+            before = agent.Daemon(str(path))
+            await before.round()
+            path.write_text(json.dumps(two_ways(home, plain, secured, fleet, True)))
+            daemon = agent.Daemon(str(path))
+            await daemon.round()
+            assert [state.available for state in daemon.states.values()] == [False, True]
+            await daemon.round()
+            assert not daemon._judge_at_once
+
+    asyncio.run(scene())
+
+
 def test_a_renewed_certificate_is_read_without_a_restart(home: Path) -> None:
     """One that can't be read changes nothing, because NGINX has the old one, too; before the first it is a fault."""
     fleet, other = Authority(home, "fleet"), Authority(home, "other")

@@ -543,7 +543,9 @@ async def exchange(
     HTTP/1.0, because then a body is never chunked and ends with the connection. Raises OSError, TimeoutError or
     ValueError.
     """
-    secured = {} if tls is None else {"ssl": identity_of(tls).context(), "server_hostname": tls.server_name}
+    secured: dict[str, Any] = {}
+    if tls is not None:
+        secured = {"ssl": identity_of(tls).context(), "server_hostname": tls.server_name}
 
     async def talk() -> Answer:
         reader, writer = await asyncio.open_connection(address, port, limit=MAX_HEAD_BYTES, **secured)

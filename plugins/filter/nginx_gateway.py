@@ -61,8 +61,8 @@ EXAMPLES = r"""
 RETURN = r"""
 _value:
   description: >-
-    A dictionary with C(upstreams), C(routes), C(documents), C(listings), C(model_list), C(errors), C(inner_errors),
-    C(server_names) and C(serves_without_name).
+    A dictionary with C(upstreams), C(tls), C(routes), C(documents), C(listings), C(model_list), C(errors),
+    C(inner_errors), C(server_names) and C(serves_without_name).
   type: dict
 """
 
@@ -82,6 +82,11 @@ GROUP_PREFIX = "model_"
 SERVER_KEYS = ("name", "address", "port", "weight")
 """What the probe agent is told of an engine."""
 
+TLS_PATHS = ("certificate_path", "certificate_key_path", "ca_path")
+TLS_DEFAULTS = {"handshake_timeout_seconds": 5}
+"""What a group's tls leaves unsaid. meta/argument_specs.yml of the role states the same."""
+
+_FILE = re.compile(r"^/[A-Za-z0-9._/-]+$")
 _MODEL = re.compile(r"^[a-z0-9][a-z0-9._-]{0,62}$")
 _SERVER = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._/-]{0,127}$")
 _PATH = re.compile(r"^/v1/(?:[a-z0-9_.-]+/)*[a-z0-9_.-]*$")
@@ -124,6 +129,7 @@ def gateway(
 ) -> dict[str, Any]:
     """Decide everything that NGINX's template needs. Raises InvalidInputError naming the role's variable."""
     _check_upstreams(upstreams)
+    tls = _tls_of(upstreams)
     models = sorted(str(upstream["model"]) for upstream in upstreams)
     if default_model is not None and default_model not in models:
         known = ", ".join(models) or "none, nginx_upstreams is empty"
@@ -146,7 +152,8 @@ def gateway(
             }
             for upstream in sorted(upstreams, key=lambda upstream: str(upstream["name"]))
         ],
-        "routes": _routes(upstreams, allowed_paths, default_model, scopes or {}),
+        "tls": tls,
+        "routes": _routes(upstreams, allowed_paths, default_model, scopes or {}, "https" if tls else "http"),
         "documents": _documents(described),
         "listings": ["/v1/models", *(document["path"] for document in _documents(described))],
         "model_list": {"object": "list", "data": list(described.values())},
@@ -200,6 +207,40 @@ def _check_servers(upstream: str, servers: Sequence[Mapping[str, Any]]) -> None:
             raise InvalidInputError(f"{where}: server {kind} {', '.join(twice)} is listed twice")
 
 
+def _tls_of(upstreams: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
+    """Return how all engines are asked over TLS, None for plain HTTP. Raises InvalidInputError.
+
+    NGINX keeps idle connections without regard to the certificate that they were opened with, and the probe agent is
+    told once: so one gateway has one identity towards all engines.
+    """
+    found: dict[str, Any] | None = None
+    for position, upstream in enumerate(upstreams):
+        where = f"nginx_upstreams: {upstream['name']}"
+        given = {key: value for key, value in (upstream.get("tls") or {}).items() if value is not None}
+        tls = {**TLS_DEFAULTS, **given} if given else None
+        if position and tls != found:
+            raise InvalidInputError(
+                f"{where} has another tls than {upstreams[0]['name']}, wanted the same in all groups"
+            )
+        found = tls
+        if tls is None:
+            continue
+        missing = [key for key in TLS_PATHS if not _FILE.match(str(tls.get(key, "")))]
+        if missing:
+            raise InvalidInputError(f"{where}: tls lacks {', '.join(missing)}, wanted absolute paths on the gateway")
+        if not _HOST.match(str(tls.get("server_name", ""))):
+            raise InvalidInputError(
+                f"{where}: server_name of tls is {tls.get('server_name')!r}, wanted the host name that the engines' "
+                f"certificates have in common"
+            )
+        seconds = tls["handshake_timeout_seconds"]
+        if not isinstance(seconds, int) or isinstance(seconds, bool) or not 1 <= seconds <= 75:
+            raise InvalidInputError(
+                f"{where}: handshake_timeout_seconds of tls is {seconds!r}, wanted a number from 1 to 75"
+            )
+    return found
+
+
 def _check_path(path: str) -> None:
     if not _PATH.match(path) or ".." in path or path == "/v1/":
         raise InvalidInputError(
@@ -233,6 +274,7 @@ def _routes(
     allowed_paths: Sequence[str],
     default_model: str | None,
     scopes: Mapping[str, Any],
+    scheme: str,
 ) -> list[dict[str, Any]]:
     """One location for each allowed path: below /models/<model> for every model, at the root for the default one."""
     by_path, default = scopes.get("paths") or {}, scopes.get("default") or ""
@@ -247,7 +289,7 @@ def _routes(
                         "match": "" if path.endswith("/") else "= ",
                         "path": prefix + path,
                         "model": model,
-                        "target": f"http://{GROUP_PREFIX}{model}{path}",
+                        "target": f"{scheme}://{GROUP_PREFIX}{model}{path}",
                         "scope": by_path.get(path, default),
                     }
                 )

@@ -24,6 +24,9 @@ with suppress(ImportError):  # ansible-core itself needs it on the controller, w
 RENEW_AT = 2 / 3
 """The part of its life after which a leaf is renewed: what remains is the time to notice that renewal fails."""
 
+_PURPOSES = {"TLS Web Server Authentication": "serverAuth", "TLS Web Client Authentication": "clientAuth"}
+"""Extended key usage as community.crypto describes it -> as it is asked for."""
+
 _HOST = re.compile(r"^(?=.{1,253}$)(?:\*\.)?(?:(?!-)[a-z0-9-]{1,63}(?<!-)\.)*(?!-)[a-z0-9-]{1,63}(?<!-)$")
 
 
@@ -94,6 +97,7 @@ def reissue_reasons(
     days: int,
     now: str,
     renew: bool = False,
+    purposes: Sequence[str] = ("serverAuth",),
 ) -> list[str]:
     """Say why a leaf of the internal authority must be issued anew; an empty list keeps it.
 
@@ -109,6 +113,9 @@ def reissue_reasons(
     subject = (info.get("subject") or {}).get("commonName")
     if subject != common_name:
         reasons.append(f"its common name is {subject}, wanted {common_name}")
+    proves = [_PURPOSES.get(purpose, purpose) for purpose in info.get("extended_key_usage") or []]
+    if sorted(proves) != sorted(set(purposes)):
+        reasons.append(f"it is for {', '.join(sorted(proves)) or 'no purpose'}, wanted {', '.join(sorted(purposes))}")
     if key_fingerprints is None or not _same_key(info, key_fingerprints):
         reasons.append("it does not belong to the private key")
     signer = (authority or {}).get("subject_key_identifier")

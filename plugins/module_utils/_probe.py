@@ -8,6 +8,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import http.client
 import json
 import re
@@ -59,6 +60,8 @@ class Target:
     timeout: float = 30.0
     api_key: str | None = None
     ca_path: str | None = None
+    client_cert: str | None = None
+    client_key: str | None = None
     validate_certs: bool = True
     tls_version: str | None = None
     resolve: Mapping[str, str] = field(default_factory=dict)
@@ -92,6 +95,14 @@ def _context(target: Target) -> ssl.SSLContext:
         raise InvalidInputError(f"ca_path {target.ca_path!r}: can't be read as PEM certificates ({error})") from error
     # Whoever is named is trusted, also a certificate that is no authority's, as Python does from 3.13 on by itself.
     context.verify_flags |= _PARTIAL_CHAIN
+    if target.client_cert is not None:
+        try:
+            context.load_cert_chain(target.client_cert, target.client_key)
+        except (OSError, ssl.SSLError) as error:
+            raise InvalidInputError(
+                f"client_cert {target.client_cert!r} and client_key {target.client_key!r}: can't be read as a "
+                f"certificate and its key in PEM ({error.strerror or error})"
+            ) from error
     if not target.validate_certs:
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
@@ -122,7 +133,7 @@ def request(target: Target, method: str, path: str, payload: dict[str, Any] | No
     started = time.monotonic()
     deadline = started + target.timeout
     connection = http.client.HTTPConnection(host, port)
-    tls = None
+    tls, unanswered = None, False
     try:
         raw = socket.create_connection((address, port), timeout=target.timeout)
         connection.sock = raw
@@ -130,7 +141,13 @@ def request(target: Target, method: str, path: str, payload: dict[str, Any] | No
             wrapped = _context(target).wrap_socket(raw, server_hostname=host)
             connection.sock = wrapped
             cipher = wrapped.cipher()
-            tls = {"version": wrapped.version(), "cipher": cipher[0] if cipher else None}
+            shown = hashlib.sha256(wrapped.getpeercert(binary_form=True) or b"").hexdigest()
+            tls = {
+                "version": wrapped.version(),
+                "cipher": cipher[0] if cipher else None,
+                "certificate_sha256": shown,
+            }
+            unanswered = True
         headers = {"Accept": "application/json", "Connection": "close", **target.headers}
         headers["Host"] = host if port == (443 if scheme == "https" else 80) else f"{_bracketed(host)}:{port}"
         body = None
@@ -141,6 +158,7 @@ def request(target: Target, method: str, path: str, payload: dict[str, Any] | No
             headers["Authorization"] = f"Bearer {target.api_key}"
         connection.request(method, prefix + path, body=body, headers=headers)
         response = connection.getresponse()
+        unanswered = False
         first_byte = time.monotonic()
         answer = Answer(
             status=response.status,
@@ -166,7 +184,8 @@ def request(target: Target, method: str, path: str, payload: dict[str, Any] | No
         ) from error
     except ssl.SSLError as error:
         raise ProbeError(
-            f"{where}: TLS failed: {error.reason or error}", final=target.tls_version is not None
+            f"{where}: TLS failed: {error.reason or error}{_not_accepted(target, unanswered)}",
+            final=target.tls_version is not None,
         ) from error
     except socket.timeout as error:
         raise ProbeError(f"{where}: no whole answer within {target.timeout:g} s (option timeout)") from error
@@ -177,11 +196,21 @@ def request(target: Target, method: str, path: str, payload: dict[str, Any] | No
     except http.client.HTTPException as error:
         raise ProbeError(
             f"{where}: the answer isn't valid HTTP or was cut off: {type(error).__name__} {error}"
+            f"{_not_accepted(target, unanswered)}"
         ) from error
     except OSError as error:
-        raise ProbeError(f"{where}: {error.strerror or error}") from error
+        raise ProbeError(f"{where}: {error.strerror or error}{_not_accepted(target, unanswered)}") from error
     finally:
         connection.close()
+
+
+def _not_accepted(target: Target, unanswered: bool) -> str:
+    """What may be wrong when a server ends a connection between handshake and answer: it judges its client there."""
+    if not unanswered:
+        return ""
+    if target.client_cert is None:
+        return "; after the handshake, so it may want a certificate of its clients (options client_cert, client_key)"
+    return f"; after the handshake, so it may not accept {target.client_cert} (option client_cert)"
 
 
 def _left(connection: http.client.HTTPConnection, deadline: float) -> None:

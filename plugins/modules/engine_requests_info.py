@@ -32,6 +32,15 @@ options:
     description: Seconds that one look may take.
     type: float
     default: 5
+  ca_path:
+    description: File with the certificates of the authorities to trust, in PEM. Without it the system's are used.
+    type: path
+  client_cert:
+    description: File with the certificate, and its chain, that the engine is asked with, in PEM.
+    type: path
+  client_key:
+    description: File with the private key of O(client_cert), in PEM. Without it, that file holds the key too.
+    type: path
 attributes:
   check_mode:
     description: Looks once in check mode, and does not wait.
@@ -90,11 +99,14 @@ def main() -> None:
             "wait_seconds": {"type": "float", "default": 0},
             "settle_seconds": {"type": "float", "default": 2},
             "timeout": {"type": "float", "default": 5},
+            "ca_path": {"type": "path"},
+            "client_cert": {"type": "path"},
+            "client_key": {"type": "path"},
         },
         supports_check_mode=True,
     )
     options = module.params
-    target = Target(url=options["url"], timeout=options["timeout"])
+    target = Target(**{name: options[name] for name in ("url", "timeout", "ca_path", "client_cert", "client_key")})
     answering = True
 
     def look() -> InHand:

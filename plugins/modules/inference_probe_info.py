@@ -81,6 +81,14 @@ options:
     description:
       - File with the certificates of the authorities to trust, in PEM. Without it the system's are used.
     type: path
+  client_cert:
+    description:
+      - File with the certificate, and its chain, that the server is asked with, in PEM.
+    type: path
+  client_key:
+    description:
+      - File with the private key of O(client_cert), in PEM. Without it, that file holds the key too.
+    type: path
   validate_certs:
     description:
       - Whether to check the server's certificate and name.
@@ -123,6 +131,14 @@ EXAMPLES = r"""
     model: tiny-llama
     wait_seconds: 600
     watch_container: vllm-tiny-llama-0
+
+- name: Ask an engine that answers only clients with a certificate
+  gpufleet.metal.inference_probe_info:
+    url: https://192.0.2.11:8000
+    model: tiny-llama
+    ca_path: /etc/gpufleet/pki/engines-ca.crt
+    client_cert: /etc/gpufleet/pki/client.crt
+    client_key: /etc/gpufleet/pki/client.key
 
 - name: Prove that the gateway streams over TLS 1.3, before its name is in the DNS
   gpufleet.metal.inference_probe_info:
@@ -182,10 +198,13 @@ completion:
       description: Number of events of the stream, 0 without O(stream).
       type: int
 tls:
-  description: Version and cipher of the connection, null without TLS.
+  description: Version and cipher of the connection, and SHA-256 of the server's certificate; null without TLS.
   type: dict
   returned: success
-  sample: {version: TLSv1.3, cipher: TLS_AES_256_GCM_SHA384}
+  sample:
+    version: TLSv1.3
+    cipher: TLS_AES_256_GCM_SHA384
+    certificate_sha256: 5f2b1b6e1f1d2a3c4b5a69788796a5b4c3d2e1f00f1e2d3c4b5a69788796a5b4
 http_version:
   description: Version of HTTP that the server spoke.
   type: str
@@ -252,6 +271,8 @@ def argument_spec() -> dict[str, Any]:
         "api_key": {"type": "str", "no_log": True},
         "headers": {"type": "dict", "default": {}},
         "ca_path": {"type": "path"},
+        "client_cert": {"type": "path"},
+        "client_key": {"type": "path"},
         "validate_certs": {"type": "bool", "default": True},
         "tls_version": {"type": "str", "choices": ["1.2", "1.3"]},
         "resolve": {"type": "dict", "default": {}},

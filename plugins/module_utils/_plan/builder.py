@@ -23,6 +23,7 @@ from .decisions import Decision, capability_text, decide, gpu_groups, kind_key, 
 from .document import SCHEMA
 from .driver import driver_slice
 from .engine import serve_arguments, serve_environment, stop_timeout_seconds
+from .engine_tls import client_certificate, engine_certificate, engine_tls, scheme, upstream_tls
 from .findings import Finding, natural_key, some_of, sort_findings
 from .inventory import read_fleet
 from .kv_cache import GIB
@@ -194,7 +195,7 @@ def _instances(
 
 
 def _upstreams(
-    models: Sequence[str], instances: Sequence[Mapping[str, Any]], placed: Sequence[Placed]
+    models: Sequence[str], instances: Sequence[Mapping[str, Any]], placed: Sequence[Placed], engine: Engine
 ) -> list[dict[str, Any]]:
     """Return the servers of every model; weights differ only where instances have different GPU memory in total."""
     memory = {(item.host, item.gpus[0].index): sum(gpu.memory_mib for gpu in item.gpus) for item in placed}
@@ -223,6 +224,7 @@ def _upstreams(
                     }
                     for instance, unit in zip(mine, units)
                 ],
+                "tls": upstream_tls(engine),
             }
         )
     return upstreams
@@ -289,6 +291,18 @@ def _certificate(host: Host, endpoint: Endpoint) -> dict[str, Any]:
     }
 
 
+def _certificates(hosts: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Return every certificate of the fleet, by what it is for and then by host."""
+    found = []
+    for name, key in (("gateway", "certificate"), ("engine", "engine_certificate"), ("client", "client_certificate")):
+        for host, part in hosts.items():
+            certificate = part.get(key)
+            if certificate:
+                names = {word: certificate[word] for word in ("common_name", "subject_alt_names")}
+                found.append({"name": name, "hosts": [host], **names})
+    return found
+
+
 def _slice(
     host: Host, fleet: Fleet, engine: Engine, instances: Sequence[Mapping[str, Any]], driver: Mapping[str, Any] | None
 ) -> dict[str, Any]:
@@ -321,6 +335,8 @@ def _slice(
         ],
         "image": engine.image.as_dict() if engine.image else None,
         "instances": mine,
+        "engine_tls": engine_tls(engine),
+        "engine_certificate": engine_certificate(host, engine),
     }
 
 
@@ -412,7 +428,7 @@ def build_plan(inventory: Inventory) -> dict[str, Any]:
             findings.append(finding)
 
     instances = _instances(fleet, engine, decisions, placed, findings)
-    upstreams = _upstreams(list(decisions), instances, placed)
+    upstreams = _upstreams(list(decisions), instances, placed, engine)
     flows = _flows(fleet, endpoint, instances)
     default_model = endpoint.default_model
     if default_model is None and len(fleet.models) == 1:
@@ -449,6 +465,7 @@ def build_plan(inventory: Inventory) -> dict[str, Any]:
                 "alternative_names": list(endpoint.alternative_names),
             }
             part["certificate"] = _certificate(host, endpoint)
+        part["client_certificate"] = client_certificate(host, engine)
         hosts[host.name] = part
     return {
         "schema": SCHEMA,
@@ -458,11 +475,16 @@ def build_plan(inventory: Inventory) -> dict[str, Any]:
         "instances": instances,
         "upstreams": upstreams,
         "flows": flows,
-        "certificates": [
-            {"name": "gateway", "hosts": [host.name], **_certificate(host, endpoint)} for host in gateways
-        ],
+        "certificates": _certificates(hosts),
         "scrape_targets": [
-            {"job": "vllm", "host": i["host"], "address": i["address"], "port": i["port"], "path": "/metrics"}
+            {
+                "job": "vllm",
+                "host": i["host"],
+                "scheme": scheme(engine),
+                "address": i["address"],
+                "port": i["port"],
+                "path": "/metrics",
+            }
             for i in instances
         ],
         "hosts": hosts,

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from .engine_tls import ENVIRONMENT, MODES
 from .findings import natural_key
 from .table import aligned, count, ranges
 
@@ -116,6 +117,16 @@ def _options(arguments: Sequence[Any]) -> dict[str, str]:
     return {option: " ".join(values) for option, values in options.items()}
 
 
+def _tls_mode(options: Mapping[str, str]) -> str:
+    return MODES["--ssl-certfile" in options]
+
+
+def _without_tls(values: Mapping[str, str]) -> dict[str, str]:
+    """Return options or an environment without what fleet_engine.tls brings."""
+    brought = {*ENVIRONMENT, "--enable-ssl-refresh"}
+    return {key: value for key, value in values.items() if key not in brought and not key.startswith("--ssl-")}
+
+
 def _image(image: Any) -> str:
     return str(image.get("reference")) if isinstance(image, Mapping) else "none"
 
@@ -136,13 +147,20 @@ def _differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     if old.get("model_source", new["model_source"]) != new["model_source"]:
         texts.append(f"files of the model {_source(old['model_source'])} -> {_source(new['model_source'])}")
     before_options, after_options = _options(old["arguments"]), _options(new["arguments"])
+    before_environment, after_environment = old["environment"], new["environment"]
+    modes = [_tls_mode(options) for options in (before_options, after_options)]
+    if modes[0] != modes[1]:
+        # One decision of the user; what comes of it is not told one by one.
+        texts.append(f"fleet_engine.tls {' -> '.join(modes)}")
+        before_options, after_options = _without_tls(before_options), _without_tls(after_options)
+        before_environment, after_environment = _without_tls(before_environment), _without_tls(after_environment)
     for option in sorted({*before_options, *after_options}):
         before, after = before_options.get(option), after_options.get(option)
         if before != after and option != "--port":
             shown = [("absent" if text is None else text or "set") for text in (before, after)]
             texts.append(f"{option or 'model'} {shown[0]} -> {shown[1]}")
-    for key in sorted({*old["environment"], *new["environment"]}):
-        before, after = old["environment"].get(key), new["environment"].get(key)
+    for key in sorted({*before_environment, *after_environment}):
+        before, after = before_environment.get(key), after_environment.get(key)
         if before != after:
             texts.append(f"{key} {'absent' if before is None else before} -> {'absent' if after is None else after}")
     texts += [

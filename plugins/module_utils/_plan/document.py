@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from .engine_tls import MODES
 from .findings import KINDS
 from .memory import BINDINGS
 from .mig import SPLIT, WHOLE
@@ -146,6 +147,39 @@ _DESCRIBED_INSTANCE = {
     "binds": _text(enum=sorted(BINDINGS)),
 }
 
+_UPSTREAM_TLS = _object(
+    {
+        "server_name": _text("the name that the certificate of each server has"),
+        "certificate_path": _text("on the gateway: what it says who it is with"),
+        "certificate_key_path": _text(),
+        "ca_path": _text("authorities of the servers' certificates"),
+        "handshake_timeout_seconds": _whole("how long connection and handshake may take", 1),
+    },
+    "how the servers are asked; null for plain HTTP",
+)
+
+_ISSUED = _object(
+    {
+        "common_name": _text(),
+        "subject_alt_names": _list(_text()),
+        "certificate_path": _text("on the host, as the other two"),
+        "key_path": _text(),
+        "ca_path": _text("the authorities to trust"),
+    },
+    "a certificate of the fleet's authority; null where there is none",
+)
+
+_ENGINE_TLS = _object(
+    {
+        "mode": _text(enum=list(MODES)),
+        "directory": _text("on the host, mounted into the engines: their certificate, its key, whom they trust"),
+        "client_certificate_path": _text("what the host asks its engines with"),
+        "client_key_path": _text(),
+        "ca_path": _text("authorities of the engines' certificate"),
+    },
+    "how the engines answer",
+)
+
 _UPSTREAM = _object(
     {
         "name": _text(),
@@ -153,6 +187,7 @@ _UPSTREAM = _object(
         "servers": _list(
             _object({"name": _text("host/instance"), "address": _ADDRESS, "port": _PORT, "weight": _whole(minimum=1)})
         ),
+        "tls": {"anyOf": [_UPSTREAM_TLS, {"type": "null"}]},
     },
     "the servers of one model",
 )
@@ -234,7 +269,12 @@ _GPU_REQUIREMENTS = _object(
     "what the instances ask of the GPUs, in the words of the module gpu_validate",
 )
 
-_HOST = {"group": _text(), "address": _ADDRESS, "firewall": _ref("firewall")}
+_HOST = {
+    "group": _text(),
+    "address": _ADDRESS,
+    "firewall": _ref("firewall"),
+    "client_certificate": {"anyOf": [_ref("issued"), {"type": "null"}]},
+}
 
 _GPU_NODE = _object(
     {
@@ -271,6 +311,8 @@ _GPU_NODE = _object(
         ),
         "image": {"anyOf": [_ref("image"), {"type": "null"}]},
         "instances": _list(_object(_INSTANCE)),
+        "engine_tls": _ENGINE_TLS,
+        "engine_certificate": {"anyOf": [_ref("issued"), {"type": "null"}]},
         "driver": {"anyOf": [_DRIVER, {"type": "null"}]},
         "gpu_requirements": _GPU_REQUIREMENTS,
     },
@@ -313,7 +355,16 @@ PLAN_SCHEMA: _Schema = {
                 )
             ),
             "scrape_targets": _list(
-                _object({"job": _text(), "host": _text(), "address": _ADDRESS, "port": _PORT, "path": _text()})
+                _object(
+                    {
+                        "job": _text(),
+                        "host": _text(),
+                        "scheme": _text(enum=["http", "https"]),
+                        "address": _ADDRESS,
+                        "port": _PORT,
+                        "path": _text(),
+                    }
+                )
             ),
             "hosts": _map({"oneOf": [_ref("gpu_node"), _ref("gateway")]}, "by name"),
         }
@@ -325,6 +376,7 @@ PLAN_SCHEMA: _Schema = {
         "gateway": _GATEWAY,
         "gpu_node": _GPU_NODE,
         "image": _IMAGE,
+        "issued": _ISSUED,
         "memory": _MEMORY,
         "model": _MODEL,
         "upstream": _UPSTREAM,

@@ -9,6 +9,7 @@ import posixpath
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from .engine_tls import ENVIRONMENT, is_mutual, tls_arguments
 from .findings import Finding, did_you_mean
 from .reader import as_integer
 from .schema import Engine, Model
@@ -47,12 +48,12 @@ OWNED_OPTIONS = {
     "grpc-port": "fleet_engine.base_port",
     "root-path": "fleet_endpoint (the gateway decides paths)",
     "api-key": "fleet_endpoint (the gateway decides who may ask)",
-    "ssl-ca-certs": "fleet_endpoint (the gateway ends TLS)",
-    "ssl-cert-reqs": "fleet_endpoint (the gateway ends TLS)",
-    "ssl-certfile": "fleet_endpoint (the gateway ends TLS)",
-    "ssl-ciphers": "fleet_endpoint (the gateway ends TLS)",
-    "ssl-keyfile": "fleet_endpoint (the gateway ends TLS)",
-    "enable-ssl-refresh": "fleet_endpoint (the gateway ends TLS)",
+    "ssl-ca-certs": "fleet_engine.tls",
+    "ssl-cert-reqs": "fleet_engine.tls",
+    "ssl-certfile": "fleet_engine.tls",
+    "ssl-ciphers": "fleet_engine.tls",
+    "ssl-keyfile": "fleet_engine.tls",
+    "enable-ssl-refresh": "fleet_engine.tls",
     "config": "fleet_models[].arguments (a file would hide options from the plan)",
     "device-ids": "the plan's placement",
     "pipeline-parallel-size": "tensor_parallel_size and replicas (an instance stays on one host)",
@@ -320,7 +321,7 @@ def serve_arguments(model: Model, engine: Engine, size: int, port: int, encoder_
         arguments.append("--enforce-eager")
     if argument_value(model.arguments, "disable-access-log-for-endpoints", None) is None:
         arguments += ["--disable-access-log-for-endpoints", "/health,/metrics,/ping"]
-    return arguments + _user_arguments(_with_cap(model))
+    return arguments + tls_arguments(engine) + _user_arguments(_with_cap(model))
 
 
 def _with_cap(model: Model) -> dict[str, Any]:
@@ -364,7 +365,7 @@ _ENVIRONMENT = {
 
 def serve_environment(engine: Engine, gpu_indices: Sequence[int]) -> dict[str, str]:
     """Return the environment of one instance on the GPUs of these indices."""
-    environment = dict(_ENVIRONMENT)
+    environment = {**_ENVIRONMENT, **(ENVIRONMENT if is_mutual(engine) else {})}
     if engine.accelerator == "cpu":
         environment["VLLM_CPU_KVCACHE_SPACE"] = str(engine.cpu_kv_cache_gib)
         # One core per rank; without it vLLM wants a NUMA node per rank.

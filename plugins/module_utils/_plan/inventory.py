@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+from .engine_tls import MODES
 from .facts import read_facts
 from .findings import Finding, did_you_mean, natural_key, some_of
 from .hardware import read_hosts
@@ -276,6 +277,7 @@ def _read_engine(value: Any, fleet: str, findings: list[Finding]) -> Engine:
         cpu_kv_cache_gib=reader.integer("cpu_kv_cache_gib", 1),
         shutdown_timeout_seconds=reader.integer("shutdown_timeout_seconds", 120, 1, 86400),
         shm_size_gib=reader.integer("shm_size_gib", 10),
+        tls=reader.choice("tls", "none", MODES),
     )
     reader.finish()
     return engine

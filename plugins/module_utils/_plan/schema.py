@@ -112,6 +112,8 @@ class Engine:
     cpu_kv_cache_gib: int = 1
     shutdown_timeout_seconds: int = 120
     shm_size_gib: int = 10
+    #: One of engine_tls.MODES.
+    tls: str = "none"
 
 
 @dataclass(frozen=True)

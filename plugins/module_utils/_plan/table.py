@@ -164,4 +164,7 @@ def _endpoint_lines(plan: Mapping[str, Any]) -> list[str]:
     lines = [f"Endpoint:  {url}/v1 on {', '.join(gateways)}"]
     default = first["default_model"]
     rest = f"/v1 goes to {default}" if default else "/v1 has no default model: /models/<name>/v1 only"
-    return [*lines, f"           {rest}"]
+    lines.append(f"           {rest}")
+    if first["client_certificate"]:
+        lines.append("           gateways and engines prove themselves to each other by certificates (mutual TLS)")
+    return lines

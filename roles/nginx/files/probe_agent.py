@@ -39,11 +39,12 @@ import re
 import secrets
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -137,6 +138,21 @@ class Limit:
 
 
 @dataclass(frozen=True)
+class Tls:
+    """How engines are asked over TLS: the name that all of their certificates have, and this gateway's files."""
+
+    server_name: str
+    certificate_path: str
+    certificate_key_path: str
+    ca_path: str
+
+    @staticmethod
+    def from_json(section: Mapping[str, Any] | None) -> Tls | None:
+        """Read the section; None without one. Raises KeyError."""
+        return Tls(**{entry.name: str(section[entry.name]) for entry in fields(Tls)}) if section else None
+
+
+@dataclass(frozen=True)
 class Configuration:
     """What the role wrote; see ``from_json`` for the file's shape."""
 
@@ -165,6 +181,7 @@ class Configuration:
     limits: tuple[Limit, ...]
     body_bytes: int
     further_metrics: tuple[Path, ...] = ()
+    tls: Tls | None = None
 
     @property
     def upstreams(self) -> tuple[str, ...]:
@@ -227,6 +244,7 @@ class Configuration:
                 ),
                 body_bytes=size_in_bytes(str(limits["body_size"])),
                 further_metrics=tuple(Path(path) for path in document.get("further_metrics", ())),
+                tls=Tls.from_json(document.get("tls")),
             )
         except KeyError as fault:
             raise AgentError(f"the configuration lacks the key {fault}") from fault
@@ -249,6 +267,11 @@ def size_in_bytes(text: str) -> int:
     if match is None:
         raise ValueError(f"{text!r} is no size; wanted a number with k, m, g or nothing after it")
     return int(match.group(1)) << 10 * ("", "k", "m", "g").index(match.group(2))
+
+
+def at_once(thresholds: Thresholds) -> Thresholds:
+    """Return thresholds by which one probe decides."""
+    return replace(thresholds, fall=1, rise=1)
 
 
 def read_configuration(path: str | Path) -> Configuration:
@@ -374,8 +397,15 @@ def load_states(configuration: Configuration) -> dict[str, PeerState]:
 
 def save_states(configuration: Configuration, states: Mapping[str, PeerState]) -> None:
     """Store the state of all peers; it outlives a restart of the agent and of the host."""
-    document = {"peers": {key: asdict(state) for key, state in states.items()}}
+    document = {"tls": configuration.tls is not None, "peers": {key: asdict(state) for key, state in states.items()}}
     write_json(configuration.state_directory / "peers.json", document)
+
+
+def judged_alike(configuration: Configuration) -> bool:
+    """Return whether the stored state was found by asking engines as the configuration says: over TLS, or without."""
+    document = read_json(configuration.state_directory / "peers.json")
+    over_tls = isinstance(document, Mapping) and bool(document.get("tls"))
+    return over_tls == (configuration.tls is not None)
 
 
 def load_holders(configuration: Configuration) -> dict[str, list[str]]:
@@ -512,17 +542,65 @@ class Answer:
     body: str
 
 
+class Identity:
+    """This gateway's certificate and whom it trusts, read again when a file was replaced: no restart renews them."""
+
+    def __init__(self, tls: Tls) -> None:
+        self._tls = tls
+        self._stamps: list[tuple[int, int]] = []
+        self._context: ssl.SSLContext | None = None
+
+    def context(self) -> ssl.SSLContext:
+        """Return what connections are opened with. Raises ValueError that names the files that can't be read.
+
+        Once it was read well it goes on through a fault: NGINX, too, has the old files until it is reloaded.
+        """
+        tls = self._tls
+        try:
+            found = [os.stat(path) for path in (tls.certificate_path, tls.certificate_key_path, tls.ca_path)]
+            stamps = [(entry.st_mtime_ns, entry.st_ino) for entry in found]
+            if self._context is not None and stamps == self._stamps:
+                return self._context
+            self._stamps = stamps
+            context = ssl.create_default_context(cafile=tls.ca_path)
+            context.minimum_version = ssl.TLSVersion.TLSv1_3
+            context.load_cert_chain(tls.certificate_path, tls.certificate_key_path)
+        except OSError as fault:
+            if self._context is None:
+                names = f"{tls.certificate_path}, {tls.certificate_key_path} or {tls.ca_path}"
+                raise ValueError(f"can't read {names}: {fault.strerror or fault}") from fault
+            return self._context
+        self._context = context
+        return context
+
+
+_IDENTITIES: dict[Tls, Identity] = {}
+
+
+def identity_of(tls: Tls) -> Identity:
+    """Return what was read of these files, if anything was."""
+    return _IDENTITIES.setdefault(tls, Identity(tls))
+
+
 async def exchange(
-    address: str, port: int, target: str, timeout_seconds: float, payload: Mapping[str, Any] | None = None
+    address: str,
+    port: int,
+    target: str,
+    timeout_seconds: float,
+    payload: Mapping[str, Any] | None = None,
+    tls: Tls | None = None,
 ) -> Answer:
     """Send one HTTP/1.0 request (a POST if there is a payload) and read the answer, all within the timeout.
 
     HTTP/1.0, because then a body is never chunked and ends with the connection. Raises OSError, TimeoutError or
     ValueError.
     """
+    secured: dict[str, Any] = {}
+    if tls is not None:
+        secured = {"ssl": identity_of(tls).context(), "server_hostname": tls.server_name}
 
     async def talk() -> Answer:
-        reader, writer = await asyncio.open_connection(address, port, limit=MAX_HEAD_BYTES)
+        reader, writer = await asyncio.open_connection(address, port, limit=MAX_HEAD_BYTES, **secured)
         try:
             body = b"" if payload is None else json.dumps(payload).encode()
             host = f"[{address}]" if ":" in address else address
@@ -564,6 +642,10 @@ def describe(fault: BaseException) -> str:
     """Name a failed exchange in a few words."""
     if isinstance(fault, ConnectionRefusedError):
         return "connection refused"
+    if isinstance(fault, ssl.SSLCertVerificationError):
+        return f"certificate refused: {fault.verify_message}"
+    if isinstance(fault, ssl.SSLError):
+        return f"TLS failed: {fault.reason or fault}"
     if isinstance(fault, OSError) and fault.strerror:
         return fault.strerror
     return str(fault) or type(fault).__name__
@@ -573,18 +655,33 @@ async def probe_health(peer: Peer, configuration: Configuration) -> str | None:
     """Return None if the peer's health answers 200 in time, else what happened instead."""
     try:
         answer = await exchange(
-            peer.address, peer.port, configuration.health_path, configuration.health.timeout_seconds
+            peer.address,
+            peer.port,
+            configuration.health_path,
+            configuration.health.timeout_seconds,
+            tls=configuration.tls,
         )
     except (OSError, ValueError) as fault:
         return describe(fault)
     return None if answer.status == 200 else f"HTTP {answer.status}"
 
 
+async def judge_afresh(configuration: Configuration, states: Mapping[str, PeerState]) -> None:
+    """Take one probe of each peer for the truth: what was found by asking them in another way says nothing."""
+    faults = await asyncio.gather(*(probe_health(peer, configuration) for peer in configuration.peers))
+    for peer, fault in zip(configuration.peers, faults):
+        states[peer.key].record_health(fault, at_once(configuration.health), time.time())
+
+
 async def read_iterations(peer: Peer, configuration: Configuration) -> float | None:
     """Return the engine's count of iterations, or None if it can't be had."""
     try:
         answer = await exchange(
-            peer.address, peer.port, configuration.progress_metrics_path, configuration.health.timeout_seconds
+            peer.address,
+            peer.port,
+            configuration.progress_metrics_path,
+            configuration.health.timeout_seconds,
+            tls=configuration.tls,
         )
     except (OSError, ValueError):
         return None
@@ -617,6 +714,7 @@ async def probe_progress(peer: Peer, configuration: Configuration, last: float |
             configuration.progress_completion_path,
             configuration.progress.timeout_seconds,
             payload,
+            tls=configuration.tls,
         )
     except (OSError, ValueError) as fault:
         after = await read_iterations(peer, configuration)
@@ -783,6 +881,10 @@ def reload(configuration: Configuration, start: bool) -> str:
     ReloadError after the previous includes are back.
     """
     states, drained = load_states(configuration), load_drained(configuration)
+    if not judged_alike(configuration):
+        # Requests move from engines of the old way to those of the new one in this one reload.
+        asyncio.run(judge_afresh(configuration, states))
+        save_states(configuration, states)
     wanted = render_includes(configuration, states, drained)
     build = f"{int(time.time()):x}-{secrets.token_hex(4)}"
     remember_build(configuration, build, wanted_rotation(configuration, states, drained))
@@ -1158,6 +1260,7 @@ class Daemon:
             self.configuration.access_log, self.configuration.state_directory / "refusals.json"
         )
         self._log_complaint = ""
+        self._judge_at_once = not judged_alike(self.configuration)
 
     def _stamp(self) -> tuple[int, int]:
         try:
@@ -1178,6 +1281,8 @@ class Daemon:
             log(f"keeping the previous configuration: {fault}")
             return
         document = {"peers": {key: asdict(state) for key, state in self.states.items()}}
+        if (fresh.tls is None) != (self.configuration.tls is None):
+            self._judge_at_once, self._saved = True, {}
         self.configuration, self.states = fresh, states_from_json(document, fresh.peers)
         keys = {peer.key for peer in fresh.peers}
         for remembered in (self._latencies, self._iterations, self._progress_due):
@@ -1208,9 +1313,11 @@ class Daemon:
             return fault
 
         faults = await asyncio.gather(*(check(peer) for peer in configuration.peers))
+        thresholds = at_once(configuration.health) if self._judge_at_once else configuration.health
+        self._judge_at_once = False
         for peer, fault in zip(configuration.peers, faults):
             state = self.states[peer.key]
-            if state.record_health(fault, configuration.health, time.time()):
+            if state.record_health(fault, thresholds, time.time()):
                 self._announce(peer, state)
             if configuration.progress_enabled and fault is None:
                 self._start_progress(peer, state)
@@ -1368,6 +1475,33 @@ def command_run(arguments: argparse.Namespace) -> int:
     return 0
 
 
+async def refuse_to_lose_engines(path: str, fresh: Configuration) -> None:
+    """Raise AgentError if no engine of a group answers as they shall be asked, and one does as they were.
+
+    With TLS, or without it any more, gateways and engines have to change together: engines first.
+    """
+    try:
+        old = read_configuration(path)
+    except AgentError:
+        return  # a first configuration, or one that nobody can go on with
+    if (old.tls is None) == (fresh.tls is None):
+        return
+
+    async def answering(configuration: Configuration, peers: Sequence[Peer]) -> list[str | None]:
+        return await asyncio.gather(*(probe_health(peer, configuration) for peer in peers))
+
+    for upstream in fresh.upstreams:
+        peers = fresh.of(upstream)
+        faults = await answering(fresh, peers)
+        if None in faults or None not in await answering(old, peers):
+            continue
+        now, then = ("without TLS", "over TLS") if fresh.tls else ("over TLS", "without TLS")
+        raise AgentError(
+            f"no engine of {upstream} answers {then} ({peers[0].name}: {faults[0]}), and {now} they do: every request "
+            f"for it would fail. Change the engines first: serving.yml with vllm_restart_allowed"
+        )
+
+
 def command_check(arguments: argparse.Namespace) -> int:
     """Complete a staged tree with the includes and test it: how Ansible judges files before it replaces any."""
     root = arguments.root.rstrip("/")
@@ -1375,6 +1509,7 @@ def command_check(arguments: argparse.Namespace) -> int:
     if not root:
         ask_nginx(configuration)
         return 0
+    asyncio.run(refuse_to_lose_engines(arguments.configuration, configuration))
     wanted = render_includes(configuration, load_states(configuration), load_drained(configuration))
     directory = Path(root + str(configuration.include_directory))
     for name, text in {**wanted, "build_id.conf": build_include("staged")}.items():
@@ -1409,6 +1544,7 @@ def command_status(arguments: argparse.Namespace) -> int:
         "agent_running": age is not None and age < patience,
         "last_round_age_seconds": age,
         "nginx_pid": master_pid(configuration),
+        "tls": configuration.tls is not None,
         "build_on_disk": read_build(configuration.include_directory),
         "build_served": build,
         "drained": load_holders(configuration),

@@ -31,6 +31,21 @@ def compared(*names: str, **actions: list[dict[str, Any]]) -> dict[str, Any]:
     return {"results": [{"__vllm_instance": {"name": name}, "actions": actions.get(name, [])} for name in names]}
 
 
+def test_the_defaults_of_tls_are_the_ones_that_the_specification_states() -> None:
+    specification = DataLoader().load_from_file(str(ROLE / "meta" / "argument_specs.yml"))
+    options = specification["argument_specs"]["main"]["options"]["vllm_tls"]["options"]
+    assert rendered("__vllm_tls") == {name: option["default"] for name, option in options.items()}
+
+
+def test_what_a_container_is_made_of_names_tls_only_where_there_is_some() -> None:
+    """Or an engine that runs would be another one for a role that learnt of TLS."""
+    plain, mutual = rendered("__vllm_common"), rendered("__vllm_common", vllm_tls={"mode": "mutual"})
+    assert mutual == {**plain, "tls": "/etc/gpufleet/engine"}
+    assert "tls" not in plain
+    assert rendered("__vllm_tls_volumes") == []
+    assert rendered("__vllm_tls_volumes", vllm_tls={"mode": "mutual"}) == ["/etc/gpufleet/engine:/tls:ro"]
+
+
 def test_devices_compare_with_what_the_engine_reports() -> None:
     """community.docker compares each key with the answer of ``docker inspect``, where null is not 0."""
     instance = {"name": "a", "gpus": [{"cdi_device": "nvidia.com/gpu=0"}, {"cdi_device": "nvidia.com/gpu=GPU-1"}]}

@@ -27,6 +27,12 @@ UPSTREAMS: list[dict[str, Any]] = [
     },
 ]
 PATHS = ["/v1/completions", "/v1/responses/"]
+TLS = {
+    "server_name": "engines.gpufleet.internal",
+    "certificate_path": "/etc/gpufleet/pki/client.crt",
+    "certificate_key_path": "/etc/gpufleet/pki/client.key",
+    "ca_path": "/etc/gpufleet/pki/engines-ca.crt",
+}
 
 
 def decide(**changes: Any) -> dict[str, Any]:
@@ -44,6 +50,15 @@ def test_every_model_has_its_routes_and_the_default_one_has_the_root_too() -> No
         ("= ", "/v1/completions", "tiny", "http://model_tiny/v1/completions"),
         ("", "/v1/responses/", "tiny", "http://model_tiny/v1/responses/"),
     ]
+
+
+def test_all_engines_are_asked_over_tls_or_none() -> None:
+    decided = decide(upstreams=[{**upstream, "tls": TLS} for upstream in UPSTREAMS])
+    assert decided["tls"] == {**TLS, "handshake_timeout_seconds": 5}
+    assert {route["target"].partition("//")[0] for route in decided["routes"]} == {"https:"}
+    plain = decide(upstreams=[{**upstream, "tls": None} for upstream in UPSTREAMS])
+    assert plain == decide()
+    assert plain["tls"] is None
 
 
 def test_each_path_has_its_scope_below_every_prefix() -> None:
@@ -227,6 +242,23 @@ FAULTS: list[tuple[dict[str, Any], str]] = [
     (
         {"allowed_paths": ["/v1/models"]},
         "nginx_allowed_paths: '/v1/models' is answered from nginx_upstreams, not passed on",
+    ),
+    (
+        {"upstreams": [{**UPSTREAMS[0], "tls": TLS}, UPSTREAMS[1]]},
+        "nginx_upstreams: big has another tls than tiny, wanted the same in all groups",
+    ),
+    (
+        {"upstreams": [{**UPSTREAMS[0], "tls": {**TLS, "ca_path": None, "certificate_path": "client.crt"}}]},
+        "nginx_upstreams: tiny: tls lacks certificate_path, ca_path, wanted absolute paths on the gateway",
+    ),
+    (
+        {"upstreams": [{**UPSTREAMS[0], "tls": {**TLS, "server_name": "198.51.100.11;"}}]},
+        "nginx_upstreams: tiny: server_name of tls is '198.51.100.11;', wanted the host name that the engines' "
+        "certificates have in common",
+    ),
+    (
+        {"upstreams": [{**UPSTREAMS[0], "tls": {**TLS, "handshake_timeout_seconds": 0}}]},
+        "nginx_upstreams: tiny: handshake_timeout_seconds of tls is 0, wanted a number from 1 to 75",
     ),
     ({"server_name": "a_b.example"}, "nginx_server_name: 'a_b.example' is neither a host name nor an IP literal"),
     (

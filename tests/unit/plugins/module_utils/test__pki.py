@@ -23,6 +23,7 @@ LEAF: dict[str, Any] = {
     "authority_key_identifier": "01:02",
     "not_before": "20260101000000Z",
     "not_after": "20260401000000Z",
+    "extended_key_usage": ["TLS Web Server Authentication"],
 }
 
 
@@ -92,6 +93,26 @@ REASONS: list[tuple[str, dict[str, Any] | None, dict[str, Any], list[str]]] = [
         {},
         ["its common name is x, wanted llm.example.org"],
     ),
+    ("for clients", LEAF, {"purposes": ["clientAuth"]}, ["it is for serverAuth, wanted clientAuth"]),
+    (
+        "for both",
+        LEAF,
+        {"purposes": ["serverAuth", "clientAuth"]},
+        ["it is for serverAuth, wanted clientAuth, serverAuth"],
+    ),
+    (
+        "for a client as wanted",
+        {**LEAF, "extended_key_usage": ["TLS Web Client Authentication"]},
+        {"purposes": ["clientAuth"]},
+        [],
+    ),
+    (
+        "for something else",
+        {**LEAF, "extended_key_usage": ["Code Signing"]},
+        {},
+        ["it is for Code Signing, wanted serverAuth"],
+    ),
+    ("for anything", {**LEAF, "extended_key_usage": None}, {}, ["it is for no purpose, wanted serverAuth"]),
     ("no key", LEAF, {"key_fingerprints": None}, ["it does not belong to the private key"]),
     (
         "another key",

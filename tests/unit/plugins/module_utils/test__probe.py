@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import hashlib
 import json
 import ssl
 import threading
@@ -476,11 +477,14 @@ def certificates(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 
 
 @contextlib.contextmanager
-def tls_engine(certificates: dict[str, str], **changed: Any) -> Iterator[dict[str, Any]]:
-    """An engine behind TLS 1.3 only, and the options that reach it by name."""
+def tls_engine(certificates: dict[str, str], clients: str | None = None, **changed: Any) -> Iterator[dict[str, Any]]:
+    """An engine behind TLS 1.3 only, and the options that reach it by name. ``clients`` signed whom it answers."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_3
     context.load_cert_chain(certificates["crt"], certificates["key"])
+    if clients:
+        context.load_verify_locations(clients)
+        context.verify_mode = ssl.CERT_REQUIRED
     with engine(context=context) as (url, _unused):
         port = url.rpartition(":")[2]
         yield {
@@ -497,6 +501,29 @@ def test_tls(certificates: dict[str, str]) -> None:
         result = _probe.check(_probe.Target(**options))
     assert result["tls"]["version"] == "TLSv1.3"
     assert result["tls"]["cipher"].startswith("TLS_")
+    with open(certificates["crt"], encoding="ascii") as file:
+        der = ssl.PEM_cert_to_DER_cert(file.read())
+    assert result["tls"]["certificate_sha256"] == hashlib.sha256(der).hexdigest()
+
+
+def test_a_client_says_who_it_is(certificates: dict[str, str]) -> None:
+    """Without a certificate the server ends the connection, and the message says what may be missing."""
+    named = {"client_cert": certificates["crt"], "client_key": certificates["key"]}
+    with tls_engine(certificates, clients=certificates["crt"]) as options:
+        assert _probe.check(_probe.Target(**options, **named))["completion"]["ok"]
+        with pytest.raises(_probe.ProbeError) as raised:
+            _probe.check(_probe.Target(**options))
+    assert "; after the handshake, so it may want a certificate of its clients" in str(raised.value)
+    assert not raised.value.final
+
+
+def test_a_client_certificate_that_is_not_there(certificates: dict[str, str]) -> None:
+    with tls_engine(certificates) as options, pytest.raises(InvalidInputError) as raised:
+        _probe.check(_probe.Target(**options, client_cert="/nowhere/crt", client_key="/nowhere/key"))
+    assert str(raised.value) == (
+        "client_cert '/nowhere/crt' and client_key '/nowhere/key': can't be read as a certificate and its key in PEM "
+        "(No such file or directory)"
+    )
 
 
 def test_tls_1_2_is_refused(certificates: dict[str, str]) -> None:

@@ -14,7 +14,7 @@ from ansible.parsing.dataloader import DataLoader
 from ansible.template import Templar, trust_as_template
 
 from ansible_collections.gpufleet.metal.plugins.filter.nginx_build import build
-from ansible_collections.gpufleet.metal.plugins.filter.nginx_gateway import gateway
+from ansible_collections.gpufleet.metal.plugins.filter.nginx_gateway import TLS_DEFAULTS, TLS_PATHS, gateway
 
 ROLE = Path(__file__).parents[4] / "roles" / "nginx"
 DISTRIBUTIONS = {
@@ -61,6 +61,7 @@ def variables(release: str, **options: Any) -> dict[str, Any]:
     assumed = Templar(loader=DataLoader(), variables=found).template(found["__nginx_assumed"])
     found["__nginx_build"] = build("", assumed)
     found["__nginx_certificate_digest"] = "0" * 64
+    found["__nginx_client_digests"] = f"{'1' * 64} {'2' * 64}"
     return found
 
 
@@ -100,6 +101,63 @@ def test_what_differs_between_distributions(release: str, repository: str, user:
     assert ("http2 on;" in lines) is (http2 == "directive")
     assert ("listen 0.0.0.0:443 ssl http2;" in lines) is (http2 == "listen")
     assert ("keepalive_min_timeout 3s;" in lines) is (repository != "distribution" or release == "resolute")
+
+
+TLS = {
+    "server_name": "engines.gpufleet.internal",
+    "certificate_path": "/etc/gpufleet/pki/client.crt",
+    "certificate_key_path": "/etc/gpufleet/pki/client.key",
+    "ca_path": "/etc/gpufleet/pki/engines-ca.crt",
+}
+
+
+@pytest.mark.parametrize("authentication", [["none"], ["api_keys"]])
+def test_engines_are_asked_over_mutual_tls(authentication: list[str]) -> None:
+    """Said once, outside of every server: nothing there replaces a part of it, also where a request takes two hops."""
+    servers = [{"name": "gpu-1/tiny-0", "address": "198.51.100.11", "port": 8000, "weight": 1}]
+    upstreams = [{"name": "tiny", "model": "tiny", "servers": servers, "tls": TLS}]
+    given = {"nginx_upstreams": upstreams, "nginx_authentication": authentication}
+    text = render("nginx.conf.j2", "bookworm", **given)
+    common, hops = text.split("\n  upstream model_tiny {")
+    assert [line.strip() for line in common.splitlines() if "proxy_ssl" in line] == [
+        "proxy_ssl_certificate /etc/gpufleet/pki/client.crt;",
+        "proxy_ssl_certificate_key /etc/gpufleet/pki/client.key;",
+        "proxy_ssl_trusted_certificate /etc/gpufleet/pki/engines-ca.crt;",
+        "proxy_ssl_verify on;",
+        "proxy_ssl_verify_depth 2;",
+        "proxy_ssl_name engines.gpufleet.internal;",
+        "proxy_ssl_server_name on;",
+        "proxy_ssl_protocols TLSv1.3;",
+        "proxy_ssl_conf_command Ciphersuites TLS_AES_256_GCM_SHA384:TLS_CHACHA20_POLY1305_SHA256;",
+        "proxy_ssl_session_reuse on;",
+    ]
+    assert "proxy_ssl" not in hops
+    assert "proxy_pass https://model_tiny/v1/completions;" in hops
+    assert "proxy_pass http://model_" not in hops
+    assert f"whom to trust of them: {'1' * 64} {'2' * 64}." in common
+    assert "proxy_connect_timeout 5s;" in common
+    assert "proxy_connect_timeout 9s;" in render(
+        "nginx.conf.j2", "bookworm", **given, nginx_proxy_connect_timeout_seconds=9
+    )
+    told = json.loads(render("probe_agent.json.j2", "bookworm", **given))["tls"]
+    assert told == {**TLS, "handshake_timeout_seconds": 5}
+
+
+def test_engines_are_asked_in_plain_http_unless_something_else_is_said() -> None:
+    text = render("nginx.conf.j2", "bookworm")
+    assert "proxy_ssl" not in text
+    assert "whom to trust of them" not in text
+    assert "proxy_pass http://model_tiny/v1/completions;" in text
+    assert "proxy_connect_timeout 2s;" in text
+    assert json.loads(render("probe_agent.json.j2", "bookworm"))["tls"] is None
+
+
+def test_the_defaults_of_tls_are_the_ones_that_the_specification_states() -> None:
+    spec = yaml.safe_load((ROLE / "meta" / "argument_specs.yml").read_text(encoding="utf-8"))
+    options = spec["argument_specs"]["main"]["options"]["nginx_upstreams"]["options"]["tls"]["options"]
+    stated = {name: option["default"] for name, option in options.items() if "default" in option}
+    assert stated == TLS_DEFAULTS
+    assert {name for name, option in options.items() if option.get("required")} == {"server_name", *TLS_PATHS}
 
 
 def test_a_name_only_endpoint_rejects_handshakes_without_name() -> None:

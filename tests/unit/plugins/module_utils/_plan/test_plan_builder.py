@@ -21,7 +21,7 @@ from ansible_collections.gpufleet.metal.tests.unit.plugins.module_utils._plan.fl
 )
 
 
-def sandbox() -> dict[str, Any]:
+def sandbox(**engine: Any) -> dict[str, Any]:
     """Return the plan of a fleet like the sandbox's: two nodes with two simulated GPUs each, one gateway."""
     return build_plan(
         inventory(
@@ -43,6 +43,7 @@ def sandbox() -> dict[str, Any]:
                     "accelerator": "cpu",
                     "shm_size_gib": 1,
                     "shutdown_timeout_seconds": 30,
+                    **engine,
                 },
             ),
             hosts(*({**gpus(2, uuid=None), "simulated": True} for __ in range(2))),
@@ -146,6 +147,15 @@ def test_slice_of_a_gpu_node() -> None:
                 "stop_timeout_seconds": 45,
             }
         ],
+        "engine_tls": {
+            "mode": "none",
+            "directory": "/etc/gpufleet/engine",
+            "client_certificate_path": "/etc/gpufleet/pki/client.crt",
+            "client_key_path": "/etc/gpufleet/pki/client.key",
+            "ca_path": "/etc/gpufleet/pki/engines-ca.crt",
+        },
+        "engine_certificate": None,
+        "client_certificate": None,
         "firewall": {
             "sets": {"gateways": ["192.0.2.201"], "management": ["198.51.100.0/24"]},
             "input": [{"name": "ssh", "source": "management", "protocol": "tcp", "ports": [22]}],
@@ -165,6 +175,7 @@ def test_slice_of_a_gateway() -> None:
                 {"name": "gpu-1/tiny-llama-0", "address": "192.0.2.1", "port": 8000, "weight": 1},
                 {"name": "gpu-2/tiny-llama-0", "address": "192.0.2.2", "port": 8000, "weight": 1},
             ],
+            "tls": None,
         }
     ]
     assert result["upstreams"] == upstreams
@@ -178,6 +189,7 @@ def test_slice_of_a_gateway() -> None:
             "common_name": "llm.example.org",
             "subject_alt_names": ["DNS:llm.example.org", "IP:192.0.2.201"],
         },
+        "client_certificate": None,
         "firewall": {
             "sets": {"management": ["198.51.100.0/24"]},
             "input": [
@@ -210,9 +222,68 @@ def test_flows_certificates_and_scrape_targets() -> None:
         }
     ]
     assert result["scrape_targets"] == [
-        {"job": "vllm", "host": name, "address": address, "port": 8000, "path": "/metrics"}
+        {"job": "vllm", "host": name, "scheme": "http", "address": address, "port": 8000, "path": "/metrics"}
         for name, address in (("gpu-1", "192.0.2.1"), ("gpu-2", "192.0.2.2"))
     ]
+
+
+def test_mutual_tls() -> None:
+    """One switch decides whom certificates name, where they lie, who is asked how, and nothing else."""
+    plain, result = sandbox(), sandbox(tls="mutual")
+    assert texts(result) == []
+    client = {
+        "certificate_path": "/etc/gpufleet/pki/client.crt",
+        "key_path": "/etc/gpufleet/pki/client.key",
+        "ca_path": "/etc/gpufleet/pki/engines-ca.crt",
+    }
+    node, gateway = result["hosts"]["gpu-1"], result["hosts"]["gw-1"]
+    assert node["engine_tls"] == {**plain["hosts"]["gpu-1"]["engine_tls"], "mode": "mutual"}
+    assert node["engine_certificate"] == {
+        "common_name": "engines of gpu-1",
+        "subject_alt_names": ["DNS:engines.gpufleet.internal", "IP:192.0.2.1"],
+        "certificate_path": "/etc/gpufleet/engine/tls.crt",
+        "key_path": "/etc/gpufleet/engine/tls.key",
+        "ca_path": "/etc/gpufleet/engine/ca.crt",
+    }
+    assert node["client_certificate"] == {
+        "common_name": "client gpu-1",
+        "subject_alt_names": ["IP:192.0.2.1"],
+        **client,
+    }
+    assert gateway["client_certificate"] == {
+        "common_name": "client gw-1",
+        "subject_alt_names": ["IP:192.0.2.201"],
+        **client,
+    }
+    assert gateway["certificate"] == plain["hosts"]["gw-1"]["certificate"]
+    assert [upstream["tls"] for upstream in gateway["upstreams"]] == [
+        {
+            "server_name": "engines.gpufleet.internal",
+            "certificate_path": client["certificate_path"],
+            "certificate_key_path": client["key_path"],
+            "ca_path": client["ca_path"],
+            "handshake_timeout_seconds": 5,
+        }
+    ]
+    assert [(c["name"], c["hosts"], c["common_name"]) for c in result["certificates"]] == [
+        ("gateway", ["gw-1"], "llm.example.org"),
+        ("engine", ["gpu-1"], "engines of gpu-1"),
+        ("engine", ["gpu-2"], "engines of gpu-2"),
+        ("client", ["gpu-1"], "client gpu-1"),
+        ("client", ["gpu-2"], "client gpu-2"),
+        ("client", ["gw-1"], "client gw-1"),
+    ]
+    assert {target["scheme"] for target in result["scrape_targets"]} == {"https"}
+    assert (result["flows"], result["models"]) == (plain["flows"], plain["models"])
+
+
+def test_a_long_host_name_still_makes_a_common_name() -> None:
+    """X.509 ends a common name after 64 characters, and OpenSSL refuses a longer one."""
+    machines = {f"{name}.{'a' * 60}.example.org": values for name, values in hosts(gpus(2)).items()}
+    engine = {"image": {"reference": f"vllm:v0.32.0@{DIGEST}"}, "tls": "mutual"}
+    result = plan(tiny(), machines=machines, fleet_engine=engine)
+    assert texts(result) == []
+    assert {len(c["common_name"]) for c in result["certificates"] if c["name"] != "gateway"} == {64}
 
 
 def test_model() -> None:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -110,6 +111,36 @@ def test_arguments_on_cpu() -> None:
         "/health,/metrics,/ping",
     ]
     assert serve_arguments(read(tiny(arguments={"enforce-eager": False})), CPU, 2, 8000)[-1] == "--no-enforce-eager"
+
+
+def test_mutual_tls() -> None:
+    """What the engine is told comes before the user's arguments, and its parser knows each of it."""
+    mutual = replace(CPU, tls="mutual")
+    plain, secured = (serve_arguments(read(tiny(arguments={"max-num-seqs": 16})), e, 2, 8000) for e in (CPU, mutual))
+    added = secured[len(plain) - 2 : -2]
+    assert secured == [*plain[:-2], *added, "--max-num-seqs", "16"]
+    assert added == [
+        "--ssl-certfile",
+        "/tls/tls.crt",
+        "--ssl-keyfile",
+        "/tls/tls.key",
+        "--ssl-ca-certs",
+        "/tls/ca.crt",
+        "--ssl-cert-reqs",
+        "2",
+        "--enable-ssl-refresh",
+    ]
+    kinds = {word[2:]: vllm_options.OPTIONS[word[2:]] for word in added if word.startswith("--")}
+    assert kinds == {
+        **dict.fromkeys(("ssl-certfile", "ssl-keyfile", "ssl-ca-certs", "ssl-cert-reqs"), "value"),
+        "enable-ssl-refresh": "switch",
+    }
+    assert set(kinds) < set(OWNED_OPTIONS)
+    assert serve_environment(mutual, [0, 1]) == {
+        **serve_environment(CPU, [0, 1]),
+        "WATCHFILES_FORCE_POLLING": "true",
+        "WATCHFILES_POLL_DELAY_MS": "5000",
+    }
 
 
 def test_environment() -> None:

@@ -35,7 +35,8 @@ KNOWN = (
     "fleet_secret_recipients, fleet_secret_store, fleet_secrets, fleet_sysfs_root"
 )
 ENGINE_KEYS = (
-    "accelerator, base_port, cpu_kv_cache_gib, gpu_memory_utilization, image, shm_size_gib, shutdown_timeout_seconds"
+    "accelerator, base_port, cpu_kv_cache_gib, gpu_memory_utilization, image, shm_size_gib, shutdown_timeout_seconds, "
+    "tls"
 )
 MODEL_KEYS = (
     "arguments, concurrency, config, context_length, files_sha256, known_model, max_output_tokens, "
@@ -792,6 +793,18 @@ CASES: list[Any] = [
             "set fleet_engine.image.archive_sha256",
         ),
         id="an archive that can change",
+    ),
+    pytest.param(
+        inventory(variables(fleet_engine=engine(tls="mutal"))),
+        (
+            "fleet",
+            "test",
+            "invalid_value",
+            'fleet_engine.tls is "mutal"',
+            "one of none, mutual (did you mean mutual?)",
+            "correct fleet_engine.tls",
+        ),
+        id="mistyped way of TLS",
     ),
     pytest.param(
         inventory(variables(fleet_engine=engine(accelerator="rocm"))),

@@ -18,6 +18,7 @@ from ansible_collections.gpufleet.metal.plugins.module_utils._plan.table import 
     some,
 )
 from ansible_collections.gpufleet.metal.tests.unit.plugins.module_utils._plan.fleets import (
+    DIGEST,
     gpus,
     hosts,
     llama,
@@ -66,6 +67,18 @@ def test_table() -> None:
         "Endpoint:  https://llm.example.org:8443/v1 on gw-1, gw-2\n"
         "           /v1 goes to llama\n"
     )
+
+
+def test_table_says_that_engines_answer_their_gateways_only() -> None:
+    """Below the endpoint, because it is what stands behind it."""
+    lines = [
+        plan_as_table(plan(tiny(), fleet_engine={"image": {"reference": f"vllm@{DIGEST}"}, "tls": tls})).splitlines()
+        for tls in ("none", "mutual")
+    ]
+    assert lines[1] == [
+        *lines[0],
+        "           gateways and engines prove themselves to each other by certificates (mutual TLS)",
+    ]
 
 
 def test_table_says_that_gpus_are_simulated() -> None:

@@ -305,6 +305,21 @@ def test_another_image_restarts_everything() -> None:
     ]
 
 
+@pytest.mark.parametrize(("before", "after"), [("none", "mutual"), ("mutual", "none")])
+def test_mutual_tls_restarts_every_engine_where_it_is(before: str, after: str) -> None:
+    """It is told as the one decision that it is, beside what else changed."""
+    image = {"reference": f"vllm/vllm-openai:v0.32.0@{DIGEST}"}
+    engines = {tls: {"image": image, "tls": tls} for tls in (before, after)}
+    old = apply(planned([tiny("a", replicas=2)], [gpus(1), gpus(1)], fleet_engine=engines[before]))
+    models = [tiny("a", replicas=2, context_length=512)]
+    new = planned(models, [gpus(1), gpus(1)], old, fleet_engine=engines[after])
+    why = f"fleet_engine.tls {before} -> {after}; --max-model-len 1024 -> 512"
+    assert [(c.change, c.instance, c.why) for c in plan_changes(new, old).changes] == [
+        ("restarted", "gpu-1/a-0", why),
+        ("restarted", "gpu-2/a-0", why),
+    ]
+
+
 ARCHIVES = [{"archive": {"url": f"file:///srv/{n}.tar", "sha256": str(n) * 64}} for n in (1, 2)]
 COMMITS = [{"huggingface": {"repository": "o/m", "revision": digit * 40}} for digit in "ab"]
 FILES = [{"source": {"path": "/srv/m"}, "files_sha256": {"config.json": digit * 64}} for digit in "cd"]

@@ -1,0 +1,64 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Mutual TLS between gateways and engines turned off and on again, on a demo fleet as it stands, under load.
+
+    python tests/fleet/switch_engine_tls.py INVENTORY WORK_DIRECTORY
+
+Everything is real but the GPUs. No request of plain and streaming clients of every gateway may fail.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+from upgrade_driver import Fleet
+
+PLAYBOOK = "playbooks/switch_engine_tls.yml"
+#: What the sandbox's inventories say, without TLS.
+WITHOUT = {
+    "image": "{{ sandbox_media.image }}",
+    "accelerator": "cpu",
+    "cpu_kv_cache_gib": 1,
+    "shm_size_gib": 1,
+    "shutdown_timeout_seconds": 30,
+    "tls": "none",
+}
+
+
+def schemes(fleet: Fleet) -> set[str]:
+    """Return in which ways engines answer a gateway that asks in both."""
+    gateway = fleet.hosts("gateways")[0]
+    hosts = [fleet.listing["_meta"]["hostvars"][host]["ansible_host"] for host in fleet.hosts("gpu_nodes")]
+    pki = "/etc/gpufleet/pki"
+    secured = f"--cacert {pki}/engines-ca.crt --cert {pki}/client.crt --key {pki}/client.key"
+    found = set()
+    for host in hosts:
+        for scheme, options in (("http", ""), ("https", secured)):
+            words = f"curl --silent --max-time 20 --output /dev/null --write-out %{{http_code}} {options}".split()
+            # curl ends with an error where the engine does not answer so, and writes 000.
+            told = fleet.ask(gateway, "sh", "-c", f"'{' '.join(words)} {scheme}://{host}:8000/health; true'")
+            found |= {scheme} if told.strip() == "200" else set()
+    return found
+
+
+def main(words: list[str]) -> None:
+    """Run both ways."""
+    inventory, work = Path(words[0]), Path(words[1])
+    fleet = Fleet(inventory, work)
+    assert schemes(fleet) == {"https"}
+    with fleet.load():
+        fleet.play(PLAYBOOK, None, "--extra-vars", json.dumps({"fleet_engine": WITHOUT}))
+        assert schemes(fleet) == {"http"}
+        fleet.play(PLAYBOOK, None)
+        assert schemes(fleet) == {"https"}
+    # Nothing is left to do, and nobody is held.
+    again = fleet.play(PLAYBOOK, None)
+    assert "changed=0" in again
+    assert not any("changed=" in line and "changed=0" not in line for line in again.splitlines())
+    assert fleet.holders() == [{} for __ in fleet.hosts("gateways")]
+    fleet.play("playbooks/verify.yml", None)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -14,7 +14,13 @@ from ansible_collections.gpufleet.metal.plugins.module_utils._secrets.kinds impo
 
 HOUR = 3600
 
-SHIPPED_CONSUMERS = ("engine_registry_login", "gateway_api_key", "gateway_authority", "gateway_token_key")
+SHIPPED_CONSUMERS = (
+    "engine_authority",
+    "engine_registry_login",
+    "gateway_api_key",
+    "gateway_authority",
+    "gateway_token_key",
+)
 """Consumers whose tasks come with the collection: playbooks/rotation/consumers has a file for each."""
 
 _SHIPPED_PREFIX = "gpufleet.metal."

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Mutual TLS between gateways and engines turned off and on again, on a demo fleet as it stands, under load.
+"""Mutual TLS between gateways and engines turned off and on again and renewed, on a demo fleet, under load.
 
     python tests/fleet/switch_engine_tls.py INVENTORY WORK_DIRECTORY
 
@@ -52,6 +52,10 @@ def main(words: list[str]) -> None:
         assert schemes(fleet) == {"http"}
         fleet.play(PLAYBOOK, None)
         assert schemes(fleet) == {"https"}
+        # New keys and certificates for gateways, engines and who asks them; nothing restarts.
+        started = [fleet.started(host) for host in fleet.hosts("gpu_nodes")]
+        fleet.play("playbooks/renew_certificates.yml", None, "--extra-vars", "renew_certificates_now=true")
+        assert [fleet.started(host) for host in fleet.hosts("gpu_nodes")] == started
     # Nothing is left to do, and nobody is held.
     again = fleet.play(PLAYBOOK, None)
     assert "changed=0" in again

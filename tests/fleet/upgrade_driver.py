@@ -97,6 +97,12 @@ class Fleet:
         said = self.ask(host, "docker", "inspect", "--format", f"'{{% raw %}}{shown}{{% endraw %}}'", *listed)
         return dict(line.strip("/").split("=") for line in said.splitlines())
 
+    def started(self, host: str) -> str:
+        """Return when each engine's container on a host was started."""
+        listed = self.ask(host, "docker", "ps", "--quiet", "--filter", "label=gpufleet.instance").split()
+        shown = "{{.Name}} {{.State.StartedAt}}"
+        return self.ask(host, "docker", "inspect", "--format", f"'{{% raw %}}{shown}{{% endraw %}}'", *listed)
+
     @contextmanager
     def load(self) -> Iterator[None]:
         """Have two clients ask each gateway meanwhile; no request may fail."""

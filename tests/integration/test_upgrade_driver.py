@@ -84,7 +84,7 @@ class Fleet:
         part = {
             "driver": dict.fromkeys(("branch", "version", "kernel_module", "components", "repository", "expected_gpus"))
         }
-        part.update(image={}, models_directory="/srv/models", instances=[])
+        part.update(image={}, models_directory="/srv/models", instances=[], engine_tls={})
         common = {
             "slices": {host: {**part, **hosts.get(host, {}).get("slice", {})} for host in HOSTS},
             "journal": str(self.place / "journal"),

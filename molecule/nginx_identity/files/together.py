@@ -1,12 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """Reach the limits of one identity: python3 together.py HOST KEY OTHER_KEY streams|crowd NUMBER -> JSON.
 
-Each identity's own limit counts, whatever address it comes from and whatever header it writes.
+Each identity's own limit counts, whatever address it comes from and whatever header it writes: every request names
+another identity and another address, and the one of somebody else names the identity that is over its limit.
 """
 
 from __future__ import annotations
 
 import http.client
+import itertools
 import json
 import ssl
 import sys
@@ -15,12 +17,21 @@ import time
 
 HOST, KEY, OTHER, MODE, NUMBER = *sys.argv[1:5], int(sys.argv[5])
 CONTEXT = ssl.create_default_context(cafile="/etc/gpufleet/pki/gateway.crt")
+NUMBERS = itertools.count(1)
 
 
-def ask(key: str, **body: object) -> http.client.HTTPResponse:
+def ask(key: str, claimed: str = "", **body: object) -> http.client.HTTPResponse:
     """Send a completion on a connection of its own; the answer's head is there when this returns."""
     connection = http.client.HTTPSConnection(HOST, 443, context=CONTEXT, timeout=120)
-    headers = {"Content-Type": "application/json", "Authorization": f"Bearer {key}", "X-Gateway-Identity": "key:other"}
+    number = next(NUMBERS)
+    headers = {
+        "Content-Type": "application/json",
+        "Authorization": f"Bearer {key}",
+        "X-Gateway-Identity": claimed or f"key:other-{number}",
+        "X-Forwarded-For": f"203.0.113.{number % 250}",
+        "X-Real-IP": f"203.0.113.{number % 250}",
+        "Forwarded": f"for=203.0.113.{number % 250}",
+    }
     connection.request("POST", "/v1/completions", json.dumps({"prompt": "x", **body}), headers)
     return connection.getresponse()
 
@@ -53,7 +64,7 @@ def crowd() -> dict[str, object]:
         "passed": NUMBER - len(refused),
         "refused": refused[:1],
         "seconds": seconds,
-        "somebody_else": told(ask(OTHER)),
+        "somebody_else": told(ask(OTHER, "key:loud")),
     }
 
 
@@ -63,7 +74,7 @@ def streams() -> dict[str, object]:
     result = {
         "streams": [stream.status for stream in held],
         "one_more": told(ask(KEY)),
-        "somebody_else": told(ask(OTHER)),
+        "somebody_else": told(ask(OTHER, "key:loud")),
     }
     for stream in held:
         stream.close()

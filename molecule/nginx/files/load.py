@@ -91,7 +91,7 @@ class Load:
 def main(words: list[str]) -> None:
     """Have all clients at work at once, and print what they saw."""
     host, path, mode, clients, seconds = words[0], words[1], words[2], int(words[3]), float(words[4])
-    context = ssl.create_default_context(cafile="/etc/gpufleet/pki/gateway.crt")
+    context = ssl.create_default_context(cafile="/etc/gpufleet/pki/ca.crt")
     load = Load(host, path, seconds, context)
     with ThreadPoolExecutor(clients) as pool:
         if mode == "requests":

@@ -295,8 +295,8 @@ def search(fleet: Fleet) -> None:
         "--exclude=canaries --exclude-dir=.docker --exclude-dir=media; rm /run/canaries; echo; "
         # A client of registries keeps its login in a file of its own, as docker login does.
         "find /root/.docker -type f ! -perm 600 2>/dev/null; "
-        "grep -r -l --exclude-dir=media -e 'PRIVATE KEY-----' /etc /home /root /srv /tmp /usr/local /var /run 2>/dev/null"
-        " | xargs --no-run-if-empty stat --format '%a %U %n'"
+        "grep -r -l --exclude-dir=media -e 'PRIVATE KEY-----' /etc /home /root /srv /tmp /usr/local /var /run "
+        "2>/dev/null | xargs --no-run-if-empty stat --format '%a %U %n'"
     )
     for host in HOSTS:
         done = subprocess.run(

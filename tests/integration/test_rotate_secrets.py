@@ -2,11 +2,13 @@
 """Secrets from the installed artefact: made, rotated under a real consumer, with a host down and with killed runs.
 
 The hosts are this machine under several names. Their consumer is real: a server for each, which answers only to the
-keys that are in its host's file at that moment; acceptance and refusal are proven by requests to it.
+keys that are in its host's file at that moment; acceptance and refusal are proven by requests to it. Where the store is
+SOPS's, its program encrypts for a real age key.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -14,10 +16,12 @@ import stat
 import subprocess
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+import pyrage
 import pytest
 import yaml
 from artefact import TOOLS, Installed
@@ -90,15 +94,16 @@ class Door(BaseHTTPRequestHandler):
 class Fleet:
     """An inventory with a store, and everything that its runs printed."""
 
-    def __init__(self, installed: Installed, place: Path, doors: Doors) -> None:
-        self.installed, self.place, self.doors = installed, place, doors
+    def __init__(self, installed: Installed, place: Path, doors: Doors, store: dict[str, Any], key: Path) -> None:
+        """``store``: fleet_secret_store; ``key``: the private key that opens it."""
+        self.installed, self.place, self.doors, self.key = installed, place, doors, key
         self.printed: list[str] = []
         self.commands: set[str] = set()
         self.keys: set[str] = set()
         variables = {
             "doors": doors.address,
             "key_directory": "keys",
-            "fleet_secret_store": {"key": {"file": "{{ key_directory }}/secrets.key"}},
+            "fleet_secret_store": store,
             "fleet_secrets": {
                 "api_key": {
                     "kind": "token",
@@ -179,14 +184,14 @@ class Fleet:
         return next(line for line in output.splitlines() if "api_key: token" in line)
 
 
-@pytest.fixture
-def fleet(installed: Installed, tmp_path: Path) -> Iterator[Fleet]:
-    """Return a fleet with a store, whose doors accept the first key."""
-    (tmp_path / "doors").mkdir()
-    doors = Doors(tmp_path / "doors")
+@contextmanager
+def standing(installed: Installed, place: Path, store: dict[str, Any], key: Path) -> Iterator[Fleet]:
+    """Have a fleet with a store, and its doors."""
+    (place / "doors").mkdir()
+    doors = Doors(place / "doors")
     thread = threading.Thread(target=doors.serve_forever, daemon=True)
     thread.start()
-    fleet = Fleet(installed, tmp_path, doors)
+    fleet = Fleet(installed, place, doors, store, key)
     status, output = fleet.play("create_secret_store")
     assert status == 0, output
     yield fleet
@@ -195,9 +200,40 @@ def fleet(installed: Installed, tmp_path: Path) -> Iterator[Fleet]:
     doors.server_close()
 
 
+@pytest.fixture
+def fleet(installed: Installed, tmp_path: Path) -> Iterator[Fleet]:
+    """Return a fleet whose store is a file of our own."""
+    store = {"key": {"file": "{{ key_directory }}/secrets.key"}}
+    with standing(installed, tmp_path, store, tmp_path / "keys" / "secrets.key") as fleet:
+        yield fleet
+
+
+@pytest.fixture
+def sops_fleet(installed: Installed, tmp_path: Path) -> Iterator[Fleet]:
+    """Return a fleet whose store is a file of SOPS, encrypted for an age key."""
+    if not (TOOLS / "sops").exists():
+        pytest.skip("PyPI has the program sops for x86_64 only")
+    key = age_key(tmp_path / "age.txt")
+    options = {"age": [recipient(key)], "age_keyfile": str(key)}
+    with standing(installed, tmp_path, {"backend": "sops", "options": options}, key) as fleet:
+        yield fleet
+
+
+def age_key(path: Path) -> Path:
+    """Make a private key of age."""
+    path.touch(mode=0o600)
+    path.write_text(f"{pyrage.x25519.Identity.generate()}\n")
+    return path
+
+
+def recipient(key: Path) -> str:
+    """Return its public half."""
+    return str(pyrage.x25519.Identity.from_str(key.read_text().strip()).to_public())
+
+
 def assert_no_value_leaked(fleet: Fleet) -> None:
     """No key in any output, in any argument of a process, in any file that others may read."""
-    lines = (fleet.place / "keys" / "secrets.key").read_text().splitlines()
+    lines = fleet.key.read_text().splitlines()
     values = fleet.keys | {line for line in lines if len(line) > 40}
     assert len(fleet.keys) >= 2
     for value in values:
@@ -256,5 +292,42 @@ def test_a_killed_rotation_continues_to_the_same_end(fleet: Fleet) -> None:
     status, output = fleet.rotate(named=False)
     assert status == 0, output
     assert fleet.doors.keys("gw-1") == fleet.doors.keys("gw-2") == [new]
+    assert "version 2, 0 days old, due " in fleet.status()
+    assert_no_value_leaked(fleet)
+
+
+def test_a_store_of_sops(sops_fleet: Fleet) -> None:
+    """Killed and continued as with a file of our own; what was changed in it, and another key, open nothing."""
+    fleet = sops_fleet
+    status, output = fleet.rotate("-e", "die_at=promoted")
+    assert status == -signal.SIGKILL, output
+    status, output = fleet.rotate(named=False)
+    assert status == 0, output
+    assert fleet.doors.keys("gw-1") == fleet.doors.keys("gw-2")
+    assert len(fleet.doors.keys("gw-1")) == 1
+    assert "version 2, 0 days old, due " in fleet.status()
+
+    store = fleet.place / ".gpufleet" / "secrets.sops.json"
+    assert stat.S_IMODE(store.stat().st_mode) == 0o600
+    whole = store.read_text()
+    sealed = json.loads(whole)
+    assert sealed["sops"]["age"][0]["recipient"] == recipient(fleet.key)
+    # Another letter early in the text that is encrypted.
+    begin = whole.index("data:") + len("data:")
+    store.write_text(whole[:begin] + ("A" if whole[begin] != "A" else "B") + whole[begin + 1 :])
+    changed = store.read_text()
+    status, output = fleet.play("secrets_status")
+    assert status == 2, output
+    assert f"sops does not open {store}: " in output
+    assert store.read_text() == changed, "nobody mends it by overwriting it"
+
+    store.write_text(whole)
+    mine = fleet.key.read_text()
+    age_key(fleet.key)
+    status, output = fleet.rotate()
+    assert status == 2, output
+    assert f"sops does not open {store}: " in output
+    assert store.read_text() == whole
+    fleet.key.write_text(mine)
     assert "version 2, 0 days old, due " in fleet.status()
     assert_no_value_leaked(fleet)

@@ -71,7 +71,7 @@ declare -A package_of=([git]=git [shellcheck]=shellcheck)
 if [[ $scope == sandbox ]]; then
   package_of+=(
     [mmdebstrap]=mmdebstrap [gcc]=gcc [ssh]=openssh-client [ssh-keygen]=openssh-client [curl]=curl
-    [openssl]=openssl [iptables]=iptables [ip]=iproute2
+    [openssl]=openssl [iptables]=iptables [ip]=iproute2 [nsupdate]=bind9-dnsutils
   )
 fi
 missing=()

@@ -17,7 +17,12 @@ class FilterModule:
         """Return the filters of this file."""
         return {
             "pki_names": as_filter(_pki.normal_names),
+            "pki_acme_names": as_filter(_pki.acme_names),
+            "pki_acme_reasons": as_filter(_pki.acme_reasons),
             "pki_reissue_reasons": as_filter(_pki.reissue_reasons),
+            "pki_rfc2136_faults": as_filter(_pki.rfc2136_faults),
+            "pki_dns_update": as_filter(_pki.dns_update),
+            "pki_overdue_faults": as_filter(_pki.overdue_faults),
             "pki_authority_faults": as_filter(_pki.authority_faults),
             "pki_provided_faults": as_filter(_pki.provided_faults),
             "pki_chain_faults": as_filter(_pki.chain_faults),

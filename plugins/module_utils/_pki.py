@@ -24,8 +24,16 @@ with suppress(ImportError):  # ansible-core itself needs it on the controller, w
 RENEW_AT = 2 / 3
 """The part of its life after which a leaf is renewed: what remains is the time to notice that renewal fails."""
 
+OVERDUE_AT = 5 / 6
+"""The part of its life after which nobody can say any more that the next run will renew it."""
+
 _PURPOSES = {"TLS Web Server Authentication": "serverAuth", "TLS Web Client Authentication": "clientAuth"}
 """Extended key usage as community.crypto describes it -> as it is asked for."""
+
+_TXT_VALUE = re.compile(r"[A-Za-z0-9_-]{1,255}")
+"""What RFC 8555 has in a record: base64url."""
+
+_BASE64 = re.compile(r"[A-Za-z0-9+/]+={0,2}")
 
 _HOST = re.compile(r"^(?=.{1,253}$)(?:\*\.)?(?:(?!-)[a-z0-9-]{1,63}(?<!-)\.)*(?!-)[a-z0-9-]{1,63}(?<!-)$")
 
@@ -61,6 +69,67 @@ def normal_names(names: Sequence[str]) -> list[str]:
     if not names:
         raise InvalidInputError("pki_subject_alt_names is empty, wanted at least one DNS:<host name> or IP:<address>")
     return sorted({normal_name(name) for name in names})
+
+
+def acme_names(names: Sequence[str]) -> list[str]:
+    """Return the names that an ACME authority can be asked for: those that a DNS record can prove, in one form.
+
+    Raises InvalidInputError if there is none.
+    """
+    wanted = normal_names(names)
+    provable = [name for name in wanted if name.startswith("DNS:")]
+    if not provable:
+        raise InvalidInputError(
+            f"pki_subject_alt_names holds {', '.join(wanted)}, wanted at least one DNS:<host name>, because pki_source "
+            f"is acme and an ACME authority signs for what a record in DNS can prove"
+        )
+    return provable
+
+
+def rfc2136_faults(update: Mapping[str, Any], names: Sequence[str]) -> list[str]:
+    """Say why the records for these names can't be sent as ``pki_acme_rfc2136`` says."""
+    faults = []
+    zone = str(update["zone"]).lower().rstrip(".")
+    if not _HOST.match(zone) or zone.startswith("*"):
+        faults.append(f"pki_acme_rfc2136.zone is {update['zone']!r}, wanted the name of a zone")
+    for option in ("server", "key_name"):
+        value = str(update[option])
+        if not value or re.search(r"\s", value):
+            faults.append(f"pki_acme_rfc2136.{option} is {value!r}, wanted one word")
+    if not _BASE64.fullmatch(str(update["key_secret"])):
+        faults.append("pki_acme_rfc2136.key_secret is not base64, as the DNS server has it")
+    outside = [name for name in names if not _in_zone(name.removeprefix("DNS:").removeprefix("*."), zone)]
+    if outside:
+        found = ", ".join(outside)
+        faults.append(f"{found} is not in pki_acme_rfc2136.zone, {zone}; name tasks of your own in pki_acme_dns_tasks")
+    return faults
+
+
+def _in_zone(name: str, zone: str) -> bool:
+    return name == zone or name.endswith(f".{zone}")
+
+
+def dns_update(records: Sequence[Mapping[str, Any]], state: str, update: Mapping[str, Any]) -> str:
+    """Write what nsupdate reads to add or delete the values of TXT records, each a ``name`` with ``values``.
+
+    Other values of the same name stay: another host may be proving that name just now. Raises InvalidInputError for
+    what is no name or value of a proof, because both come from the authority.
+    """
+    lines = [
+        f"server {update['server']} {update.get('port') or 53}",
+        f"zone {str(update['zone']).rstrip('.')}.",
+        f"key {update.get('key_algorithm') or 'hmac-sha256'}:{update['key_name']} {update['key_secret']}",
+    ]
+    for record in records:
+        name = str(record["name"]).rstrip(".").lower()
+        if not name.startswith("_acme-challenge.") or not _HOST.match(name.removeprefix("_acme-challenge.")):
+            raise InvalidInputError(f"the authority asks for a record {name!r}, wanted _acme-challenge.<host name>")
+        for value in record["values"]:
+            if not _TXT_VALUE.fullmatch(str(value)):
+                raise InvalidInputError(f"the authority asks for the value {value!r} in {name}, wanted base64url")
+            verb = f"add {name}. 60" if state == "present" else f"delete {name}."
+            lines.append(f'update {verb} TXT "{value}"')
+    return "\n".join([*lines, "send", ""])
 
 
 def covers(patterns: Sequence[str], name: str) -> bool:
@@ -107,27 +176,77 @@ def reissue_reasons(
     if info is None:
         return ["there is no certificate yet"]
     reasons = ["pki_renew asks for it"] if renew else []
-    wanted, found = normal_names(names), _names_of(info)
-    if found != wanted:
-        reasons.append(f"its names are {', '.join(found) or 'none'}, wanted {', '.join(wanted)}")
+    reasons.extend(_wrong_names(info, names))
     subject = (info.get("subject") or {}).get("commonName")
     if subject != common_name:
         reasons.append(f"its common name is {subject}, wanted {common_name}")
     proves = [_PURPOSES.get(purpose, purpose) for purpose in info.get("extended_key_usage") or []]
     if sorted(proves) != sorted(set(purposes)):
         reasons.append(f"it is for {', '.join(sorted(proves)) or 'no purpose'}, wanted {', '.join(sorted(purposes))}")
-    if key_fingerprints is None or not _same_key(info, key_fingerprints):
-        reasons.append("it does not belong to the private key")
+    reasons.extend(_wrong_key(info, key_fingerprints))
     signer = (authority or {}).get("subject_key_identifier")
     if signer is None or info.get("authority_key_identifier") != signer:
         reasons.append("another authority signed it")
-    begin, end = parse_time(str(info["not_before"])), parse_time(str(info["not_after"]))
+    due = _due(info, now)
+    begin, end = _life(info)
+    if not due and end - begin > timedelta(days=days, hours=1):
+        due = [f"it is valid for {(end - begin).days} days, wanted {days}"]
+    return reasons + due
+
+
+def acme_reasons(
+    info: Mapping[str, Any] | None,
+    names: Sequence[str],
+    key_fingerprints: Mapping[str, str] | None,
+    source: str | None,
+    directory_url: str,
+    now: str,
+    renew: bool = False,
+) -> list[str]:
+    """Say why a certificate must be asked for at an ACME authority; an empty list keeps the one in place.
+
+    Such an authority chooses subject, purposes, length of life and signer; none of them is a reason. ``source`` is the
+    directory URL that the one in place came from, None if it did not come from such an authority.
+    """
+    if info is None:
+        return ["there is no certificate yet"]
+    reasons = ["pki_renew asks for it"] if renew else []
+    if source is None:
+        reasons.append(f"it did not come from {directory_url}")
+    elif source != directory_url:
+        reasons.append(f"it came from {source}, wanted {directory_url}")
+    return [*reasons, *_wrong_names(info, names), *_wrong_key(info, key_fingerprints), *_due(info, now)]
+
+
+def _wrong_names(info: Mapping[str, Any], names: Sequence[str]) -> list[str]:
+    wanted, found = normal_names(names), _names_of(info)
+    return [] if found == wanted else [f"its names are {', '.join(found) or 'none'}, wanted {', '.join(wanted)}"]
+
+
+def _wrong_key(info: Mapping[str, Any], key_fingerprints: Mapping[str, str] | None) -> list[str]:
+    fits = key_fingerprints is not None and _same_key(info, key_fingerprints)
+    return [] if fits else ["it does not belong to the private key"]
+
+
+def _life(info: Mapping[str, Any]) -> tuple[datetime, datetime]:
+    return parse_time(str(info["not_before"])), parse_time(str(info["not_after"]))
+
+
+def _due(info: Mapping[str, Any], now: str) -> list[str]:
+    begin, end = _life(info)
     renewal = begin + (end - begin) * RENEW_AT
-    if parse_time(now) >= renewal:
-        reasons.append(f"two thirds of its life ended on {show_time(renewal)}")
-    elif end - begin > timedelta(days=days, hours=1):
-        reasons.append(f"it is valid for {(end - begin).days} days, wanted {days}")
-    return reasons
+    return [f"two thirds of its life ended on {show_time(renewal)}"] if parse_time(now) >= renewal else []
+
+
+def overdue_faults(info: Mapping[str, Any], now: str) -> list[str]:
+    """Say since when a certificate should have been renewed, if that is so long ago that no run seems to do it."""
+    begin, end = _life(info)
+    if parse_time(now) < begin + (end - begin) * OVERDUE_AT:
+        return []
+    return [
+        f"it ends on {show_time(end)} and should have been renewed on {show_time(begin + (end - begin) * RENEW_AT)}: "
+        f"run playbooks/renew_certificates.yml daily"
+    ]
 
 
 def authority_faults(info: Mapping[str, Any], days: int, now: str) -> list[str]:
@@ -142,17 +261,21 @@ def authority_faults(info: Mapping[str, Any], days: int, now: str) -> list[str]:
 
 
 def provided_faults(
-    info: Mapping[str, Any], names: Sequence[str], key_fingerprints: Mapping[str, str], now: str
+    info: Mapping[str, Any],
+    names: Sequence[str],
+    key_fingerprints: Mapping[str, str],
+    now: str,
+    key_name: str = "the key in pki_provided_key_path",
 ) -> list[str]:
-    """Say why a certificate that the user brought can't serve these names with this key."""
+    """Say why a certificate that somebody else signed can't serve these names with this key."""
     faults = []
     found = _names_of(info)
     missing = [name for name in normal_names(names) if not covers(found, name)]
     if missing:
         faults.append(f"it does not cover {', '.join(missing)} (it covers {', '.join(found) or 'no name'})")
     if not _same_key(info, key_fingerprints):
-        faults.append("it does not belong to the key in pki_provided_key_path")
-    begin, end, moment = parse_time(str(info["not_before"])), parse_time(str(info["not_after"])), parse_time(now)
+        faults.append(f"it does not belong to {key_name}")
+    (begin, end), moment = _life(info), parse_time(now)
     if moment >= end:
         faults.append(f"it expired on {show_time(end)}")
     if moment < begin:
@@ -160,12 +283,15 @@ def provided_faults(
     return faults
 
 
-def chain_faults(chain: str, now: str, trusted: str | None = None) -> list[str]:
+def chain_faults(
+    chain: str, now: str, trusted: str | None = None, trusted_name: str = "pki_provided_ca_path"
+) -> list[str]:
     """Say why a PEM file, a certificate with its chain after it, does not lead to an authority.
 
     Every further certificate has to be an authority's, to be valid now, and to have signed the one before it; and the
     last one has to be one of ``trusted``, or signed by one of these. ``trusted`` is a PEM file, None for whatever
-    clients trust by themselves. The first certificate's own names, key and dates are :func:`provided_faults`' matter.
+    clients trust by themselves; ``trusted_name`` is the option that it comes from. The first certificate's own names,
+    key and dates are :func:`provided_faults`' matter.
     """
     certificates = _read_certificates(chain, "the certificate file")
     moment = parse_time(now)
@@ -183,12 +309,12 @@ def chain_faults(chain: str, now: str, trusted: str | None = None) -> list[str]:
             faults.append(f"{what} is not valid before {show_time(begin)}")
     if trusted is not None:
         last = certificates[-1]
-        anchors = _read_certificates(trusted, "pki_provided_ca_path")
+        anchors = _read_certificates(trusted, trusted_name)
         if not any(last == anchor or _signed_by(last, anchor) for anchor in anchors):
             names = ", ".join(_subject(anchor) for anchor in anchors)
             faults.append(
                 f"its last certificate ({_subject(last)}) names {last.issuer.rfc4514_string()} as its authority, "
-                f"and none of pki_provided_ca_path ({names}) signed it; append what is missing between them"
+                f"and none of {trusted_name} ({names}) signed it; append what is missing between them"
             )
     return faults
 

@@ -40,6 +40,8 @@ def handed(name: str, **inventory: Any) -> Any:
         ({"pki_source": "provided"}, None),
         ({"pki_source": "provided", "pki_provided_ca_path": None}, None),
         ({"pki_source": "provided", "pki_provided_ca_path": "/own/ca.crt"}, "/own/ca.crt"),
+        ({"pki_source": "acme", "pki_provided_ca_path": "/own/ca.crt"}, None),
+        ({"pki_source": "acme", "pki_acme_trusted_ca_path": "/acme/ca.crt"}, "/acme/ca.crt"),
     ],
 )
 def test_clients_trust_the_authority_of_the_certificate(inventory: dict[str, Any], path: str | None) -> None:

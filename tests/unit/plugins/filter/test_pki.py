@@ -12,11 +12,16 @@ NAMES = ["DNS:llm.example.org", "IP:198.51.100.13"]
 def test_the_filters_translate_errors() -> None:
     filters = FilterModule().filters()
     assert sorted(filters) == [
+        "pki_acme_names",
+        "pki_acme_reasons",
         "pki_authority_faults",
         "pki_chain_faults",
+        "pki_dns_update",
         "pki_names",
+        "pki_overdue_faults",
         "pki_provided_faults",
         "pki_reissue_reasons",
+        "pki_rfc2136_faults",
     ]
     assert filters["pki_names"](NAMES) == NAMES
     with pytest.raises(AnsibleFilterError, match="'x' is neither DNS:<host name> nor IP:<address>"):

@@ -148,6 +148,196 @@ def test_why_a_leaf_is_issued_anew(
 
 
 @pytest.mark.parametrize(
+    ("names", "asked"),
+    [
+        (["IP:198.51.100.13", "dns:LLM.example.org"], ["DNS:llm.example.org"]),
+        (["DNS:*.example.org", "DNS:example.org"], ["DNS:*.example.org", "DNS:example.org"]),
+    ],
+)
+def test_an_acme_authority_is_asked_for_host_names(names: list[str], asked: list[str]) -> None:
+    assert _pki.acme_names(names) == asked
+
+
+def test_no_host_name_for_an_acme_authority_is_said() -> None:
+    with pytest.raises(InvalidInputError) as caught:
+        _pki.acme_names(["IP:198.51.100.13"])
+    assert str(caught.value) == (
+        "pki_subject_alt_names holds IP:198.51.100.13, wanted at least one DNS:<host name>, because pki_source is acme "
+        "and an ACME authority signs for what a record in DNS can prove"
+    )
+
+
+URL = "https://ca.example.org/directory"
+ACME_LEAF = {**LEAF, "subject": {}, "subject_alt_name": ["DNS:llm.example.org"]}
+ACME_REASONS: list[tuple[str, dict[str, Any] | None, dict[str, Any], list[str]]] = [
+    ("as wanted, whatever the authority chose", {**ACME_LEAF, "extended_key_usage": None}, {}, []),
+    ("none", None, {"renew": True}, ["there is no certificate yet"]),
+    ("as asked", ACME_LEAF, {"renew": True}, ["pki_renew asks for it"]),
+    ("of the fleet's own authority", ACME_LEAF, {"source": None}, [f"it did not come from {URL}"]),
+    (
+        "of another authority",
+        ACME_LEAF,
+        {"source": "https://staging.example.org/d"},
+        [f"it came from https://staging.example.org/d, wanted {URL}"],
+    ),
+    (
+        "for the address, too",
+        LEAF,
+        {},
+        ["its names are DNS:llm.example.org, IP:198.51.100.13, wanted DNS:llm.example.org"],
+    ),
+    ("no key", ACME_LEAF, {"key_fingerprints": None}, ["it does not belong to the private key"]),
+    (
+        "another key",
+        ACME_LEAF,
+        {"key_fingerprints": {"sha256": "ff"}},
+        ["it does not belong to the private key"],
+    ),
+    ("a second before two thirds", ACME_LEAF, {"now": "20260301235959Z"}, []),
+    ("two thirds", ACME_LEAF, {"now": "20260302000000Z"}, ["two thirds of its life ended on 2026-03-02 00:00 UTC"]),
+    (
+        "two thirds of a few days",
+        {**ACME_LEAF, "not_after": "20260107000000Z"},
+        {"now": "20260105000000Z"},
+        ["two thirds of its life ended on 2026-01-05 00:00 UTC"],
+    ),
+]
+
+
+@pytest.mark.parametrize(("case", "info", "change", "reasons"), ACME_REASONS, ids=[case[0] for case in ACME_REASONS])
+def test_why_an_acme_authority_is_asked(
+    case: str, info: dict[str, Any] | None, change: dict[str, Any], reasons: list[str]
+) -> None:
+    given: dict[str, Any] = {
+        "names": ["DNS:llm.example.org"],
+        "key_fingerprints": KEY,
+        "source": URL,
+        "directory_url": URL,
+        "now": "20260104000000Z",
+    }
+    assert _pki.acme_reasons(info, **{**given, **change}) == reasons
+
+
+@pytest.mark.parametrize(
+    ("now", "faults"),
+    [
+        ("20260316235959Z", []),
+        (
+            "20260317000000Z",
+            [
+                "it ends on 2026-04-01 00:00 UTC and should have been renewed on 2026-03-02 00:00 UTC: "
+                "run playbooks/renew_certificates.yml daily"
+            ],
+        ),
+    ],
+)
+def test_a_forgotten_renewal_is_a_fault(now: str, faults: list[str]) -> None:
+    assert _pki.overdue_faults(LEAF, now) == faults
+
+
+UPDATE: dict[str, Any] = {
+    "server": "198.51.100.53",
+    "zone": "example.org",
+    "key_name": "fleet",
+    "key_secret": "c2VjcmV0",
+}
+
+
+@pytest.mark.parametrize(
+    ("change", "names", "faults"),
+    [
+        ({}, ["DNS:llm.example.org", "DNS:*.example.org", "DNS:example.org"], []),
+        ({"zone": "Example.org."}, ["DNS:llm.example.org"], []),
+        (
+            {},
+            ["DNS:llm.example.com", "DNS:notexample.org"],
+            [
+                "DNS:llm.example.com, DNS:notexample.org is not in pki_acme_rfc2136.zone, example.org; name tasks "
+                "of your own in pki_acme_dns_tasks"
+            ],
+        ),
+        (
+            {"server": "a\nb", "key_name": "", "key_secret": "not base64!", "zone": "*.example.org"},
+            [],
+            [
+                "pki_acme_rfc2136.zone is '*.example.org', wanted the name of a zone",
+                "pki_acme_rfc2136.server is 'a\\nb', wanted one word",
+                "pki_acme_rfc2136.key_name is '', wanted one word",
+                "pki_acme_rfc2136.key_secret is not base64, as the DNS server has it",
+            ],
+        ),
+    ],
+)
+def test_a_dns_server_is_described(change: dict[str, Any], names: list[str], faults: list[str]) -> None:
+    assert _pki.rfc2136_faults({**UPDATE, **change}, names) == faults
+
+
+RECORDS = [
+    {"name": "_acme-challenge.LLM.example.org.", "values": ["a-B_1", "c"]},
+    {"name": "_acme-challenge.example.org", "values": ["d"]},
+]
+
+
+@pytest.mark.parametrize(
+    ("state", "change", "lines"),
+    [
+        (
+            "present",
+            {},
+            [
+                "server 198.51.100.53 53",
+                "zone example.org.",
+                "key hmac-sha256:fleet c2VjcmV0",
+                'update add _acme-challenge.llm.example.org. 60 TXT "a-B_1"',
+                'update add _acme-challenge.llm.example.org. 60 TXT "c"',
+                'update add _acme-challenge.example.org. 60 TXT "d"',
+                "send",
+            ],
+        ),
+        (
+            "absent",
+            {"port": 5353, "zone": "example.org.", "key_algorithm": "hmac-sha512"},
+            [
+                "server 198.51.100.53 5353",
+                "zone example.org.",
+                "key hmac-sha512:fleet c2VjcmV0",
+                'update delete _acme-challenge.llm.example.org. TXT "a-B_1"',
+                'update delete _acme-challenge.llm.example.org. TXT "c"',
+                'update delete _acme-challenge.example.org. TXT "d"',
+                "send",
+            ],
+        ),
+    ],
+)
+def test_records_are_added_and_deleted_by_value(state: str, change: dict[str, Any], lines: list[str]) -> None:
+    assert _pki.dns_update(RECORDS, state, {**UPDATE, **change}).splitlines() == lines
+
+
+@pytest.mark.parametrize(
+    ("record", "message"),
+    [
+        (
+            {"name": "www.example.org", "values": ["a"]},
+            "the authority asks for a record 'www.example.org', wanted _acme-challenge.<host name>",
+        ),
+        (
+            {"name": "_acme-challenge.a\nupdate delete example.org.", "values": ["a"]},
+            "the authority asks for a record '_acme-challenge.a\\nupdate delete example.org', "
+            "wanted _acme-challenge.<host name>",
+        ),
+        (
+            {"name": "_acme-challenge.example.org", "values": ['a"\nsend']},
+            "the authority asks for the value 'a\"\\nsend' in _acme-challenge.example.org, wanted base64url",
+        ),
+    ],
+)
+def test_an_authority_writes_no_line_of_its_own(record: dict[str, Any], message: str) -> None:
+    with pytest.raises(InvalidInputError) as caught:
+        _pki.dns_update([record], "present", UPDATE)
+    assert str(caught.value) == message
+
+
+@pytest.mark.parametrize(
     ("now", "faults"),
     [
         ("20351001000000Z", []),
@@ -162,6 +352,16 @@ def test_why_a_leaf_is_issued_anew(
 )
 def test_an_authority_outlives_what_it_signs(now: str, faults: list[str]) -> None:
     assert _pki.authority_faults(AUTHORITY, 90, now) == faults
+
+
+def test_a_fault_names_the_key_and_the_option(pems: dict[str, str]) -> None:
+    assert _pki.provided_faults(
+        LEAF, NAMES, key_fingerprints={"sha256": "ff"}, now="20260115000000Z", key_name="/etc/key"
+    ) == ["it does not belong to /etc/key"]
+    assert _pki.chain_faults(pems["leaf"], "20260115000000Z", pems["another"], trusted_name="pki_x") == [
+        "its last certificate (CN=leaf) names CN=middle as its authority, and none of pki_x (CN=another) signed it; "
+        "append what is missing between them"
+    ]
 
 
 PROVIDED: list[tuple[str, dict[str, Any], dict[str, Any], list[str]]] = [

@@ -37,6 +37,12 @@ SPACE_RESERVE = 256 * 1024 * 1024
 WEIGHT_FORMATS = (".bin", ".gguf", ".h5", ".msgpack", ".onnx", ".ot", ".pt", ".pth", ".tflite")
 """Formats of weights that a repository carries beside safetensors, and that vLLM doesn't read when these are there."""
 
+HUB_OPTIONS: dict[str, dict[str, Any]] = {
+    "huggingface_endpoint": {"type": "str", "default": "https://huggingface.co"},
+    "huggingface_token": {"type": "str", "no_log": True},
+}
+"""Options of the modules that ask a hub; documented in doc_fragments/hub.py."""
+
 _SHA256 = re.compile(r"^[0-9a-f]{64}$")
 _COMMIT = re.compile(r"^[0-9a-f]{40}$")
 _REPOSITORY = re.compile(r"^[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*$")

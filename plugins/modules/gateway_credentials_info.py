@@ -58,13 +58,8 @@ options:
       - How long to ask again while there is a fault. A gateway that fetches its key set may learn of a new key late.
     type: float
     default: 0
-attributes:
-  check_mode:
-    description: Can run in check mode and return the same information, since it changes nothing.
-    support: full
-  diff_mode:
-    description: Has nothing to show.
-    support: none
+extends_documentation_fragment:
+  - gpufleet.metal.read_only
 seealso:
   - module: gpufleet.metal.secret_rotate
   - plugin: gpufleet.metal.signed_token

@@ -115,13 +115,8 @@ options:
       - The Docker engine's socket, for O(watch_container).
     type: path
     default: /var/run/docker.sock
-attributes:
-  check_mode:
-    description: Can run in check mode and return the same information, since it changes nothing.
-    support: full
-  diff_mode:
-    description: Has nothing to show.
-    support: none
+extends_documentation_fragment:
+  - gpufleet.metal.read_only
 """
 
 EXAMPLES = r"""

@@ -28,15 +28,8 @@ options:
     type: list
     elements: dict
     required: true
-  huggingface_endpoint:
-    description:
-      - Base URL of the hub or of a mirror that speaks its API.
-    type: str
-    default: https://huggingface.co
-  huggingface_token:
-    description:
-      - Token for repositories that aren't public.
-    type: str
+extends_documentation_fragment:
+  - gpufleet.metal.hub
 attributes:
   check_mode:
     description: Can run in check mode and return what it would without it.
@@ -101,7 +94,7 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.gpufleet.metal.plugins.module_utils import _model_facts
+from ansible_collections.gpufleet.metal.plugins.module_utils import _model_facts, _model_files
 from ansible_collections.gpufleet.metal.plugins.module_utils._errors import FleetError
 
 
@@ -109,8 +102,7 @@ def argument_spec() -> dict[str, Any]:
     """The module's options, as in DOCUMENTATION."""
     return {
         "models": {"type": "list", "elements": "dict", "required": True},
-        "huggingface_endpoint": {"type": "str", "default": "https://huggingface.co"},
-        "huggingface_token": {"type": "str", "no_log": True},
+        **_model_files.HUB_OPTIONS,
     }
 
 

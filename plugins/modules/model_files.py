@@ -69,21 +69,14 @@ options:
     type: str
     choices: [quick, full]
     default: quick
-  huggingface_endpoint:
-    description:
-      - Base URL of the hub or of a mirror that speaks its API.
-    type: str
-    default: https://huggingface.co
-  huggingface_token:
-    description:
-      - Token for repositories that aren't public.
-    type: str
   huggingface_exclude:
     description:
       - Files and directories of the repository to leave out.
     type: list
     elements: str
     default: []
+extends_documentation_fragment:
+  - gpufleet.metal.hub
 attributes:
   check_mode:
     description:
@@ -160,8 +153,7 @@ def argument_spec() -> dict[str, Any]:
         "reader_uid": {"type": "int"},
         "reader_gid": {"type": "int", "default": 0},
         "verify": {"type": "str", "choices": ["quick", "full"], "default": "quick"},
-        "huggingface_endpoint": {"type": "str", "default": "https://huggingface.co"},
-        "huggingface_token": {"type": "str", "no_log": True},
+        **_model_files.HUB_OPTIONS,
         "huggingface_exclude": {"type": "list", "elements": "str", "default": []},
     }
 

@@ -50,13 +50,8 @@ options:
     description: The Docker engine's socket.
     type: path
     default: /var/run/docker.sock
-attributes:
-  check_mode:
-    description: Can run in check mode and return the same information, since it changes nothing.
-    support: full
-  diff_mode:
-    description: Has nothing to show.
-    support: none
+extends_documentation_fragment:
+  - gpufleet.metal.read_only
 seealso:
   - module: gpufleet.metal.registry_logins
   - module: gpufleet.metal.secret_rotate

@@ -3,9 +3,11 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -15,6 +17,7 @@ from ansible_collections.gpufleet.metal.tools.checks import (
     copy_collection,
     dependencies,
     generated,
+    lint,
     option_tables,
     repository,
     role_parts,
@@ -348,3 +351,46 @@ def test_ignore_list_is_empty(tmp_path: Path) -> None:
     assert ansible_test.sanity_ignores(tmp_path) == []
     write(tmp_path, {"tests/sanity/ignore-2.19.txt": "plugins/a.py pylint:x\n"})
     assert ansible_test.sanity_ignores(tmp_path) == ["tests/sanity/ignore-2.19.txt:1: plugins/a.py pylint:x"]
+
+
+PLAY = "- hosts: localhost\n  tasks:\n    - ansible.builtin.debug:\n"
+BROKEN = "- hosts: localhost\n  tasks:\n    - ansible.builtin.debugging:\n"
+
+
+@pytest.mark.parametrize(
+    ("playbook", "tasks", "loads"),
+    [
+        (PLAY, "- ansible.builtin.debug:\n", True),
+        (BROKEN, "- ansible.builtin.debug:\n", False),
+        (PLAY, "- ansible.builtin.debugging:\n", False),
+    ],
+    ids=["well", "a playbook", "a role"],
+)
+def test_syntax_of_all_at_once(tmp_path: Path, playbook: str, tasks: str, loads: bool) -> None:
+    """A fault in any file has ansible-lint ask one by one; without one it also knows what an import may name."""
+    root = write(tmp_path, {"good.yml": PLAY, "other.yml": playbook, "roles/web/tasks/main.yml": tasks})
+    asked: list[str] = []
+
+    class Runtime:
+        environ = os.environ
+
+        def has_playbook(self, playbook: str, *, basedir: Path | None = None) -> bool:
+            asked.append(playbook)
+            return False
+
+    class Runner:
+        app = SimpleNamespace(runtime=Runtime())
+
+        def _map_syntax_check_workers(self, worker: Callable[[Any], str], files: list[Any]) -> list[str]:
+            return [worker(file) for file in files]
+
+    lint.check_syntax_at_once(Runner)
+    kinds = {"good.yml": "playbook", "other.yml": "playbook", "roles/web": "role", "hosts.yml": "inventory"}
+    files = [SimpleNamespace(path=root / name, kind=kind) for name, kind in kinds.items()]
+    found = Runner()._map_syntax_check_workers(lambda file: str(file.kind), files)
+    assert found == ([] if loads else list(kinds.values()))
+    has_playbook = Runner.app.runtime.has_playbook
+    assert has_playbook(str(root / "roles" / ".." / "good.yml")) is loads
+    assert has_playbook("good.yml", basedir=root) is loads
+    assert has_playbook("absent.yml") is False
+    assert asked == (["absent.yml"] if loads else [str(root / "roles" / ".." / "good.yml"), "good.yml", "absent.yml"])

@@ -68,7 +68,7 @@ def load_with(monkeypatch: pytest.MonkeyPatch, answer: Any) -> Any:
     [
         (Answer(0.01, 30), None),
         # All of it at once, as from a proxy that holds it back.
-        (Answer(0.0, 30), "31 events came within 0.0"),
+        (Answer(0.0, 30), "31 events came within 0."),
         (Answer(0.01, 30, b"data: {}\n"), "ended after 31 of 31 events"),
         (Answer(0.01, 20), "ended after 21 of 31 events"),
         (Answer(0.01, 30, fault=http.client.IncompleteRead(b"")), "IncompleteRead(0 bytes read)"),
@@ -93,4 +93,4 @@ def test_a_client_that_ends_otherwise_ends_the_program(monkeypatch: pytest.Monke
     monkeypatch.setattr(ssl, "create_default_context", lambda cafile: None)
     monkeypatch.setattr(program.Load, "_post", lambda self, payload: 1 / 0)
     with pytest.raises(ZeroDivisionError):
-        program.main(["gateway.example", "/", mode, "2", "0.1"])
+        program.main(["gateway.example", "/", mode, "2", "60"])

@@ -211,6 +211,12 @@ def in_rotation(home: Path) -> list[str]:
     return [line.rpartition(" ")[2] for line in lines if " down;" not in line]
 
 
+def reload(configuration: Any) -> None:
+    """Reload as the command does: under the lock, for the daemon may be at it in the background."""
+    with agent.locked(configuration, 10.0):
+        agent.reload(configuration, False)
+
+
 @pytest.mark.parametrize("who", ["reload", "daemon"])
 def test_requests_move_to_engines_of_the_new_way_in_one_step(home: Path, who: str) -> None:
     """Neither waits for the thresholds: until then requests would go where every one of them fails."""
@@ -229,16 +235,16 @@ def test_requests_move_to_engines_of_the_new_way_in_one_step(home: Path, who: st
                 "alpha a/0": True,
                 "alpha b/0": False,
             }
-            await asyncio.to_thread(agent.reload, daemon.configuration, False)
+            await asyncio.to_thread(reload, daemon.configuration)
             assert in_rotation(home) == ["a/0"]
             for tls, wanted in ((True, "b/0"), (False, "a/0"), (True, "b/0")):
                 path.write_text(json.dumps(two_ways(home, plain, secured, fleet, tls)))
                 if who == "reload":
-                    await asyncio.to_thread(agent.reload, agent.read_configuration(path), False)
+                    await asyncio.to_thread(reload, agent.read_configuration(path))
                 else:
                     await daemon.round()
                     assert agent.judged_alike(daemon.configuration)
-                    await asyncio.to_thread(agent.reload, daemon.configuration, False)
+                    await asyncio.to_thread(reload, daemon.configuration)
                 assert in_rotation(home) == [wanted]
 
     asyncio.run(scene())

@@ -7,8 +7,10 @@ import copy
 from collections.abc import Mapping
 from typing import Any
 
+from ansible_collections.gpufleet.metal.plugins.module_utils._plan.architecture import Architecture, read_architecture
 from ansible_collections.gpufleet.metal.plugins.module_utils._plan.builder import build_plan
-from ansible_collections.gpufleet.metal.plugins.module_utils._plan.schema import Inventory
+from ansible_collections.gpufleet.metal.plugins.module_utils._plan.inventory import read_fleet
+from ansible_collections.gpufleet.metal.plugins.module_utils._plan.schema import Inventory, Model
 
 DIGEST = "sha256:" + "a" * 64
 
@@ -187,6 +189,16 @@ def inventory(
         **changes,
     }
     return Inventory(**arguments)
+
+
+def read_model(entry: dict[str, Any]) -> tuple[Model, Architecture]:
+    """Return a model and its shape; the entry must be right."""
+    fleet = read_fleet(inventory(variables(entry)))
+    assert not fleet.findings
+    findings: list[Any] = []
+    shape = read_architecture(fleet.models[0], findings)
+    assert shape is not None, findings
+    return fleet.models[0], shape
 
 
 def plan(

@@ -10,12 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ansible_collections.gpufleet.metal.plugins.module_utils._plan.architecture import (
-    Architecture,
-    read_architecture,
-)
 from ansible_collections.gpufleet.metal.plugins.module_utils._plan.decisions import smallest_pipeline
-from ansible_collections.gpufleet.metal.plugins.module_utils._plan.inventory import read_fleet
 from ansible_collections.gpufleet.metal.plugins.module_utils._plan.known_models import KNOWN_MODELS
 from ansible_collections.gpufleet.metal.plugins.module_utils._plan.kv_cache import (
     GIB,
@@ -29,32 +24,21 @@ from ansible_collections.gpufleet.metal.plugins.module_utils._plan.memory import
     memory_use,
     pipeline_stages,
 )
-from ansible_collections.gpufleet.metal.plugins.module_utils._plan.schema import Engine, GpuKind, Model
+from ansible_collections.gpufleet.metal.plugins.module_utils._plan.schema import Engine, GpuKind
 from ansible_collections.gpufleet.metal.tests.unit.plugins.module_utils._plan.fleets import (
-    inventory,
     llama,
     model,
+    read_model,
     tiny,
-    variables,
 )
 
 CUDA = Engine(image=None)
 CPU = Engine(image=None, accelerator="cpu")
 
 
-def read(entry: dict[str, Any]) -> tuple[Model, Architecture]:
-    """Return a model and its shape; the entry must be right."""
-    fleet = read_fleet(inventory(variables(entry)))
-    assert not fleet.findings
-    findings: list[Any] = []
-    shape = read_architecture(fleet.models[0], findings)
-    assert shape is not None, findings
-    return fleet.models[0], shape
-
-
 def use(entry: dict[str, Any], size: int, memory_mib: int, engine: Engine = CUDA, product: str = "L40S") -> MemoryUse:
     """Return the memory use of a model on GPUs of this size."""
-    return memory_use(*read(entry), engine, size, memory_mib * 1024 * 1024, product)
+    return memory_use(*read_model(entry), engine, size, memory_mib * 1024 * 1024, product)
 
 
 # vLLM 0.32.0 on CPU, 1 GiB per rank, two layers, bf16, blocks of 128 tokens: "KV cache size" of its own log.
@@ -73,7 +57,7 @@ def test_kv_cache_equals_the_engines_log(
     """Bytes per token and the size of the cache in tokens are exact."""
     entry = tiny()
     entry["config"].update(head_dim=head_dim, num_hidden_layers=layers_of_rank)
-    parsed, shape = read(entry)
+    parsed, shape = read_model(entry)
     found = cache_shape(parsed, shape, CPU, size, 81559 * 1024 * 1024, "L40S", range(layers_of_rank))
     assert (found.block_bytes, found.block_tokens) == (bytes_per_token * 128, 128)
     assert found.figures(GIB, 1024) == (tokens // 128, tokens, tokens / 1024)
@@ -196,7 +180,7 @@ def test_a_pipeline_holds_the_whole_model(stages: int) -> None:
     """Each stage has its layers and what lies at the ends; together they are never less than the model."""
     entry = llama()
     whole = use(entry, 1, 81559)
-    piped = memory_use(*read(entry), CUDA, 1, 81559 * 1024 * 1024, "H100", stages=stages)
+    piped = memory_use(*read_model(entry), CUDA, 1, 81559 * 1024 * 1024, "H100", stages=stages)
     assert whole.weights / stages < piped.weights < whole.weights / stages + 2 * 128256 * 8192 * 2 + whole.weights / 80
     assert piped.kv_bytes_per_token == whole.kv_bytes_per_token / 80 * max(
         s.layers for s in pipeline_stages(80, stages)
@@ -211,7 +195,7 @@ def test_a_pipeline_holds_the_whole_model(stages: int) -> None:
 )
 def test_the_smallest_pipeline(counts: list[int], context: int, concurrency: int) -> None:
     """Of all ways over several hosts, none takes fewer GPUs; its hosts have them."""
-    parsed, shape = read(llama())
+    parsed, shape = read_model(llama())
     parsed = dataclasses.replace(parsed, context_length=context, concurrency=concurrency)
     kind = GpuKind("H100 SXM5 80GB", 81559, (9, 0))
     nodes = {f"gpu-{number}": count for number, count in enumerate(counts)}
@@ -329,7 +313,7 @@ def test_memory_grows_with_context_and_concurrency(
     first: int, second: int, size: int, concurrency: int, windows: bool
 ) -> None:
     """A longer context or one more request never needs less."""
-    parsed, shape = read(known("gpt-oss-20b", concurrency=1) if windows else model(concurrency=1))
+    parsed, shape = read_model(known("gpt-oss-20b", concurrency=1) if windows else model(concurrency=1))
     low, high = sorted((first, second))
     sizes = []
     for context, requests in ((low, concurrency), (high, concurrency), (high, concurrency + 1)):
@@ -341,7 +325,7 @@ def test_memory_grows_with_context_and_concurrency(
 @given(st.integers(1, 131072), st.integers(1, 64), st.sampled_from([4, 8]), st.booleans())
 def test_the_named_limits_are_true(context: int, concurrency: int, size: int, windows: bool) -> None:
     """What a finding says would fit does fit, and one block or request more does not."""
-    parsed, shape = read(known("gemma-3-27b-it") if windows else llama())
+    parsed, shape = read_model(known("gemma-3-27b-it") if windows else llama())
     parsed = dataclasses.replace(parsed, context_length=context, concurrency=concurrency)
 
     def fits(length: int, requests: int) -> bool:

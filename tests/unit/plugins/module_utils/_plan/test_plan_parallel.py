@@ -7,36 +7,22 @@ from typing import Any
 
 import pytest
 
-from ansible_collections.gpufleet.metal.plugins.module_utils._plan.architecture import Architecture, read_architecture
-from ansible_collections.gpufleet.metal.plugins.module_utils._plan.inventory import read_fleet
 from ansible_collections.gpufleet.metal.plugins.module_utils._plan.parallel import (
     encoder_mode,
     required_capability,
     tensor_parallel_faults,
 )
-from ansible_collections.gpufleet.metal.plugins.module_utils._plan.schema import Model
 from ansible_collections.gpufleet.metal.tests.unit.plugins.module_utils._plan.fleets import (
     TINY_CONFIG,
     gpus,
     hosts,
-    inventory,
     llama,
     model,
     plan,
+    read_model,
     texts,
     tiny,
-    variables,
 )
-
-
-def read(entry: dict[str, Any]) -> tuple[Model, Architecture]:
-    """Return a model and its shape; the entry must be right."""
-    fleet = read_fleet(inventory(variables(entry)))
-    assert not fleet.findings
-    findings: list[Any] = []
-    shape = read_architecture(fleet.models[0], findings)
-    assert shape is not None, findings
-    return fleet.models[0], shape
 
 
 def quantized(method: str, **config: Any) -> dict[str, Any]:
@@ -79,7 +65,7 @@ AWQ = {"bits": 4, "group_size": 128}
 )
 def test_sizes_that_divide(entry: dict[str, Any], allowed: list[int]) -> None:
     """Of 1, 2, 4 and 8 exactly these are allowed."""
-    assert [size for size in (1, 2, 4, 8) if not tensor_parallel_faults(*read(entry), size)] == allowed
+    assert [size for size in (1, 2, 4, 8) if not tensor_parallel_faults(*read_model(entry), size)] == allowed
 
 
 @pytest.mark.parametrize(
@@ -129,7 +115,7 @@ def test_sizes_that_divide(entry: dict[str, Any], allowed: list[int]) -> None:
 )
 def test_faults_verbatim(entry: dict[str, Any], size: int, faults: list[str]) -> None:
     """Every reason is named, with its numbers."""
-    assert tensor_parallel_faults(*read(entry), size) == faults
+    assert tensor_parallel_faults(*read_model(entry), size) == faults
 
 
 def blocks(kind: str, heads: int, kv_heads: int, head_dim: int, intermediate: int = 512) -> dict[str, Any]:
@@ -171,7 +157,7 @@ def test_blocks_as_vllm_loads_them(
     kind: str, heads: int, kv_heads: int, head_dim: int, intermediate: int, size: int, loads: bool
 ) -> None:
     entry = blocks(kind, heads, kv_heads, head_dim, intermediate)
-    assert (tensor_parallel_faults(*read(entry), size) == []) is loads
+    assert (tensor_parallel_faults(*read_model(entry), size) == []) is loads
 
 
 @pytest.mark.parametrize(
@@ -194,7 +180,7 @@ def test_blocks_as_vllm_loads_them(
     ],
 )
 def test_block_faults_verbatim(entry: dict[str, Any], size: int, faults: list[str]) -> None:
-    assert tensor_parallel_faults(*read(entry), size) == faults
+    assert tensor_parallel_faults(*read_model(entry), size) == faults
 
 
 @pytest.mark.parametrize("size", ["auto", 1])
@@ -225,7 +211,7 @@ def test_a_model_whose_blocks_no_size_keeps_whole(size: Any) -> None:
 )
 def test_encoder_mode(entry: dict[str, Any], size: int, mode: str) -> None:
     """The vision encoder is divided where its heads can be, unless the user says where it lies."""
-    assert encoder_mode(*read(entry), size) == mode
+    assert encoder_mode(*read_model(entry), size) == mode
 
 
 def test_the_plan_replicates_a_vision_encoder_that_cannot_be_divided() -> None:
@@ -251,9 +237,11 @@ def test_experts() -> None:
     """Experts are divided only when they are spread over the GPUs."""
     entry = llama()
     entry["config"].update(num_experts=6, moe_intermediate_size=1408)
-    assert tensor_parallel_faults(*read(entry), 4) == []
+    assert tensor_parallel_faults(*read_model(entry), 4) == []
     entry["arguments"] = {"enable-expert-parallel": True}
-    assert tensor_parallel_faults(*read(entry), 4) == ["the 6 experts cannot be divided by 4 (enable-expert-parallel)"]
+    assert tensor_parallel_faults(*read_model(entry), 4) == [
+        "the 6 experts cannot be divided by 4 (enable-expert-parallel)"
+    ]
 
 
 def changed(entry: dict[str, Any], **config: Any) -> dict[str, Any]:
@@ -278,4 +266,4 @@ def changed(entry: dict[str, Any], **config: Any) -> dict[str, Any]:
 )
 def test_required_capability(entry: dict[str, Any], accelerator: str, floor: tuple[int, int]) -> None:
     """The highest of the floors counts."""
-    assert required_capability(*read(entry), accelerator)[0] == floor
+    assert required_capability(*read_model(entry), accelerator)[0] == floor

@@ -13,7 +13,12 @@ from ansible_collections.gpufleet.metal.plugins.module_utils._errors import Flee
 from ansible_collections.gpufleet.metal.plugins.module_utils._secrets import rounds
 from ansible_collections.gpufleet.metal.plugins.module_utils._secrets.definitions import Definition
 from ansible_collections.gpufleet.metal.plugins.module_utils._secrets.document import Document
-from ansible_collections.gpufleet.metal.plugins.module_utils._secrets.kinds import Made, first, make
+from ansible_collections.gpufleet.metal.plugins.module_utils._secrets.kinds import (
+    Authority,
+    Made,
+    first,
+    make,
+)
 from ansible_collections.gpufleet.metal.plugins.module_utils._secrets.rotation import Waiting
 from ansible_collections.gpufleet.metal.plugins.plugin_utils._plain import plain
 from ansible_collections.gpufleet.metal.plugins.plugin_utils._secret_actions import definitions_of, hosts_of
@@ -76,11 +81,11 @@ class ActionModule(ActionBase):
         waiting: dict[str, Waiting] = {}
 
         # In check mode the value would be thrown away.
-        def new(definition: Definition) -> Made:
-            return Made({}) if self._task.check_mode else make(definition.kind, definition.options, now)
+        def new(definition: Definition, authority: Authority) -> Made:
+            return Made({}) if self._task.check_mode else make(definition.kind, definition.options, now, authority)
 
-        def initial(definition: Definition) -> Made:
-            return Made({}) if self._task.check_mode else first(definition.kind, definition.options, now)
+        def initial(definition: Definition, authority: Authority) -> Made:
+            return Made({}) if self._task.check_mode else first(definition.kind, definition.options, now, authority)
 
         def change(before: Document) -> Document:
             after = before
@@ -114,6 +119,7 @@ class ActionModule(ActionBase):
                     "phase": reason.phase,
                     "consumers": list(reason.consumers),
                     "until": reason.until,
+                    "certificates": list(reason.certificates),
                     "why": f"{name}: {reason}",
                 }
                 for name, reason in sorted(waiting.items())

@@ -60,6 +60,12 @@ options:
             description:
               - The same as text, for an authority of which the host has no file. Not with O(targets[].tls.ca_path).
             type: str
+          client_content:
+            description:
+              - A certificate to show as a client, and its key, in PEM as text. It is kept in memory, which needs Linux.
+              - Over TLS 1.3 a handshake is complete before the peer judges it; a peer that refuses it over TLS 1.2 (see
+                O(targets[].tls.maximum_version)) fails the handshake.
+            type: str
   timeout:
     description: Seconds to wait for a connection and for a handshake.
     type: float
@@ -143,6 +149,7 @@ faults:
 """
 
 import concurrent.futures
+import os
 import socket
 import ssl
 from typing import Any
@@ -159,10 +166,17 @@ UNTRUSTED = (18, 19, 20, 21)
 
 
 def tls_context(tls: dict[str, Any] | None) -> ssl.SSLContext | None:
-    """What a target's handshake is made with. Raises OSError, of which ssl.SSLError is one, if there is no such CA."""
+    """What a target's handshake is made with. Raises OSError, of which ssl.SSLError is one, for what it can't read."""
     if not tls:
         return None
     context = ssl.create_default_context(cafile=tls["ca_path"], cadata=tls["ca_content"])
+    if tls["client_content"]:
+        # The library reads a key from a file only: this one is never on a disk, and gone with its descriptor.
+        descriptor = os.memfd_create("client")
+        with os.fdopen(descriptor, "w", encoding="ascii") as stream:
+            stream.write(tls["client_content"])
+            stream.flush()
+            context.load_cert_chain(f"/proc/self/fd/{descriptor}")
     if tls["maximum_version"] == "1.2":
         context.maximum_version = ssl.TLSVersion.TLSv1_2
     return context
@@ -224,6 +238,7 @@ def main() -> None:
         "maximum_version": {"type": "str", "choices": ["1.2", "1.3"]},
         "ca_path": {"type": "path"},
         "ca_content": {"type": "str"},
+        "client_content": {"type": "str", "no_log": True},
     }
     target_options = {
         "name": {"type": "str", "required": True},
@@ -246,7 +261,8 @@ def main() -> None:
             contexts.append(tls_context(target["tls"]))
         except OSError as exc:
             where = target["tls"]["ca_path"] or "ca_content"
-            module.fail_json(msg=f"{target['name']}: {where} holds no certificate authority: {exc}")
+            client = ", or client_content no certificate with its key" if target["tls"]["client_content"] else ""
+            module.fail_json(msg=f"{target['name']}: {where} holds no certificate authority{client}: {exc}")
     with concurrent.futures.ThreadPoolExecutor(max_workers=max(1, min(64, len(targets)))) as pool:
         results = list(pool.map(probe, targets, [timeout] * len(targets), contexts))
     faults = [sentence for target, result in zip(targets, results) if (sentence := fault(target, result))]

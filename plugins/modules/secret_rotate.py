@@ -149,8 +149,13 @@ waiting:
       elements: str
       returned: always
     until:
-      description: The time that is waited for, in seconds since 1970; null while a consumer is missing.
+      description: The time that is waited for, in seconds since 1970; null while something else is.
       type: int
+      returned: always
+    certificates:
+      description: The certificates in the store that the old authority signed, which have to be rotated first.
+      type: list
+      elements: str
       returned: always
     why:
       description: The same as a sentence.

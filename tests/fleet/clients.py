@@ -13,7 +13,9 @@ import json
 import ssl
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -66,6 +68,23 @@ class Clients:
         for thread in self._threads:
             thread.join()
         return self.requests
+
+    @contextmanager
+    def asking(self) -> Iterator[None]:
+        """Ask meanwhile; no request may fail, and every client has to have asked."""
+        self.start()
+        try:
+            yield
+        finally:
+            requests = self.finish()
+            failed = [request for request in requests if request.fault is not None]
+            slowest = max(request.seconds for request in requests)
+            print(f"{len(requests)} requests, {len(failed)} failed, the slowest took {slowest:.1f} s", flush=True)
+            counts = Counter(request.client for request in requests)
+            for client, count in sorted(counts.items()):
+                print(f"  {count:5} {client}", flush=True)
+        assert not failed, failed
+        assert len(counts) == len(self._threads), "every client asked"
 
     def _ask_until_the_end(self, gateway: str, stream: bool, credential: str) -> None:
         left = LAST_REQUESTS

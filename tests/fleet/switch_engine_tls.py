@@ -8,11 +8,11 @@ Everything is real but the GPUs. No request of plain and streaming clients of ev
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 
-from upgrade_driver import Fleet
+from clients import Clients
+from fleet import Fleet, variables
 
 PLAYBOOK = "playbooks/switch_engine_tls.yml"
 #: What the sandbox's inventories say, without TLS.
@@ -29,7 +29,7 @@ WITHOUT = {
 def schemes(fleet: Fleet) -> set[str]:
     """Return in which ways engines answer a gateway that asks in both."""
     gateway = fleet.hosts("gateways")[0]
-    hosts = [fleet.listing["_meta"]["hostvars"][host]["ansible_host"] for host in fleet.hosts("gpu_nodes")]
+    hosts = [fleet.address(host) for host in fleet.hosts("gpu_nodes")]
     pki = "/etc/gpufleet/pki"
     secured = f"--cacert {pki}/engines-ca.crt --cert {pki}/client.crt --key {pki}/client.key"
     found = set()
@@ -42,27 +42,27 @@ def schemes(fleet: Fleet) -> set[str]:
     return found
 
 
-def main(words: list[str]) -> None:
+def main(inventory: Path, work: Path) -> None:
     """Run both ways."""
-    inventory, work = Path(words[0]), Path(words[1])
-    fleet = Fleet(inventory, work)
+    fleet = Fleet([inventory], work)
+    gateways = [fleet.address(host) for host in fleet.hosts("gateways")]
     assert schemes(fleet) == {"https"}
-    with fleet.load():
-        fleet.play(PLAYBOOK, None, "--extra-vars", json.dumps({"fleet_engine": WITHOUT}))
+    with Clients(gateways, str(inventory / ".gpufleet" / "pki" / "ca.crt"), "tiny-llama").asking():
+        fleet.play(PLAYBOOK, *variables(fleet_engine=WITHOUT))
         assert schemes(fleet) == {"http"}
-        fleet.play(PLAYBOOK, None)
+        fleet.play(PLAYBOOK)
         assert schemes(fleet) == {"https"}
         # New keys and certificates for gateways, engines and who asks them; nothing restarts.
         started = [fleet.started(host) for host in fleet.hosts("gpu_nodes")]
-        fleet.play("playbooks/renew_certificates.yml", None, "--extra-vars", "renew_certificates_now=true")
+        fleet.play("playbooks/renew_certificates.yml", *variables(renew_certificates_now=True))
         assert [fleet.started(host) for host in fleet.hosts("gpu_nodes")] == started
     # Nothing is left to do, and nobody is held.
-    again = fleet.play(PLAYBOOK, None)
+    again = fleet.play(PLAYBOOK)
     assert "changed=0" in again
     assert not any("changed=" in line and "changed=0" not in line for line in again.splitlines())
     assert fleet.holders() == [{} for __ in fleet.hosts("gateways")]
-    fleet.play("playbooks/verify.yml", None)
+    fleet.play("playbooks/verify.yml")
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main(Path(sys.argv[1]).resolve(), Path(sys.argv[2]).resolve())

@@ -57,12 +57,25 @@ class Definition:
     stuck_seconds: int
     consumers: tuple[Consumer, ...]
 
+    @property
+    def signer(self) -> str | None:
+        """Return the name of the authority in the store that signs this certificate; None where none of them does."""
+        return self.options.get("ca_secret") or None
+
 
 def read_definitions(entries: Any) -> dict[str, Definition]:
     """Read all entries. Raises InvalidInputError that names the entry, the value found and the value wanted."""
     if not isinstance(entries, Mapping):
         raise InvalidInputError("fleet_secrets is no dictionary, wanted the name of each secret with its description")
-    return {check_name(str(name)): _read(str(name), entry) for name, entry in entries.items()}
+    definitions = {check_name(str(name)): _read(str(name), entry) for name, entry in entries.items()}
+    authorities = [name for name, definition in definitions.items() if definition.kind == "authority"]
+    for name, definition in definitions.items():
+        if definition.signer is not None and definition.signer not in authorities:
+            raise InvalidInputError(
+                f"fleet_secrets.{name}.options.ca_secret is {definition.signer!r}, wanted a secret of kind authority "
+                f"in fleet_secrets, which has {', '.join(authorities) or 'none'}"
+            )
+    return definitions
 
 
 def _read(name: str, entry: Any) -> Definition:

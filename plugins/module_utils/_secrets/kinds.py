@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
-from typing import Any
+from typing import Any, Optional
 
 from ansible_collections.gpufleet.metal.plugins.module_utils._errors import InvalidInputError
 from ansible_collections.gpufleet.metal.plugins.module_utils._pki import RENEW_AT, normal_names
@@ -24,11 +24,15 @@ from ansible_collections.gpufleet.metal.plugins.module_utils._secrets.file_store
 
 with suppress(ImportError):  # ansible-core itself needs it on the controller, where alone this is used
     from cryptography import x509
+    from cryptography.exceptions import InvalidSignature
     from cryptography.hazmat.primitives import hashes, serialization
     from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
     from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 DAY = 86400
+
+Authority = Optional[Mapping[str, str]]
+"""The value of a secret of kind authority that signs, where ``ca_secret`` names one."""
 
 _USER_NAME = re.compile(r"[a-z][a-z0-9._-]{0,31}")
 
@@ -51,20 +55,20 @@ class Kind:
 
     options: Mapping[str, Any]
     """Each option with its default; None means that it must be given."""
-    make: Callable[[Mapping[str, Any], int], Made]
+    make: Callable[[Mapping[str, Any], int, Authority], Made]
     max_age_days: int
     adopt: Callable[[Mapping[str, Any], int], Made | None] = lambda options, now: None
     """What is in use already and becomes the first value; None where there is nothing."""
 
 
-def make(kind: str, options: Mapping[str, Any], now: int) -> Made:
-    """Make a new value. ``options`` are complete, as :func:`check_options` returns them."""
-    return KINDS[kind].make(options, now)
+def make(kind: str, options: Mapping[str, Any], now: int, authority: Authority = None) -> Made:
+    """Make a new value. ``options`` are complete, as :func:`check_options` returns them; ``authority`` signs."""
+    return KINDS[kind].make(options, now, authority)
 
 
-def first(kind: str, options: Mapping[str, Any], now: int) -> Made:
+def first(kind: str, options: Mapping[str, Any], now: int, authority: Authority = None) -> Made:
     """Return the first value of a secret: what is in use before there is a store of secrets, or else a new one."""
-    return KINDS[kind].adopt(options, now) or make(kind, options, now)
+    return KINDS[kind].adopt(options, now) or make(kind, options, now, authority)
 
 
 def check_options(kind: str, options: Mapping[str, Any], where: str) -> dict[str, Any]:
@@ -87,17 +91,22 @@ def check_options(kind: str, options: Mapping[str, Any], where: str) -> dict[str
             f"{where}.options.length is {complete['length']}, wanted at least one for each of the "
             f"{len(complete['characters'])} sets of characters"
         )
+    files = sorted({"ca_certificate_path", "ca_key_path"} & set(options))
+    if complete.get("ca_secret") and files:
+        raise InvalidInputError(
+            f"{where}.options has ca_secret and {files[0]}, wanted the authority in the store or the one in files"
+        )
     return complete
 
 
 # ---------------------------------------------------------------------------------------------------------- makers
 
 
-def _token(options: Mapping[str, Any], now: int) -> Made:
+def _token(options: Mapping[str, Any], now: int, authority: Authority = None) -> Made:
     return Made({"value": secrets.token_urlsafe(options["bytes"])})
 
 
-def _password(options: Mapping[str, Any], now: int) -> Made:
+def _password(options: Mapping[str, Any], now: int, authority: Authority = None) -> Made:
     sets: list[str] = list(options["characters"])
     every = sorted(set("".join(sets)))
     chosen = [secrets.choice(sorted(set(letters))) for letters in sets]
@@ -106,47 +115,52 @@ def _password(options: Mapping[str, Any], now: int) -> Made:
     return Made({"value": "".join(chosen)})
 
 
-def _login(options: Mapping[str, Any], now: int) -> Made:
+def _login(options: Mapping[str, Any], now: int, authority: Authority = None) -> Made:
     """Make another user: a registry knows one password of each, and two have to work for a while."""
     password = _password(options, now).value["value"]
     return Made({"username": f"{options['username']}-{secrets.token_hex(4)}", "password": password})
 
 
-def _random_base64(size: int) -> Callable[[Mapping[str, Any], int], Made]:
-    def make_bytes(options: Mapping[str, Any], now: int) -> Made:
+def _random_base64(size: int) -> Callable[[Mapping[str, Any], int, Authority], Made]:
+    def make_bytes(options: Mapping[str, Any], now: int, authority: Authority) -> Made:
         return Made({"value": base64.b64encode(secrets.token_bytes(size)).decode()})
 
     return make_bytes
 
 
-def _rsa_key(options: Mapping[str, Any], now: int) -> Made:
+def _rsa_key(options: Mapping[str, Any], now: int, authority: Authority = None) -> Made:
     return Made(_pair(rsa.generate_private_key(public_exponent=65537, key_size=options["bits"])))
 
 
-def _ec_key(options: Mapping[str, Any], now: int) -> Made:
+def _ec_key(options: Mapping[str, Any], now: int, authority: Authority = None) -> Made:
     return Made(_pair(ec.generate_private_key(_curve(options["curve"]))))
 
 
-def _ed25519_key(options: Mapping[str, Any], now: int) -> Made:
+def _ed25519_key(options: Mapping[str, Any], now: int, authority: Authority = None) -> Made:
     return Made(_pair(ed25519.Ed25519PrivateKey.generate()))
 
 
-def _certificate(options: Mapping[str, Any], now: int) -> Made:
+def _certificate(options: Mapping[str, Any], now: int, authority: Authority = None) -> Made:
     """Issue a leaf as roles/pki does: P-256, ten minutes back for slow clocks, and not a minute longer than asked."""
-    authority, authority_key = _authority(options["ca_certificate_path"], options["ca_key_path"])
+    if authority is None:
+        source = options["ca_certificate_path"]
+        signer, signer_key = _authority(source, options["ca_key_path"])
+    else:
+        source = f"{options['ca_secret']} in the store"
+        signer, signer_key = _stored_authority(authority)
     begin = datetime.fromtimestamp(now, timezone.utc) - timedelta(minutes=10)
     end = begin + timedelta(days=options["days"])
-    if end > authority.not_valid_after_utc:
+    if end > signer.not_valid_after_utc:
         raise StoreError(
-            f"the authority {options['ca_certificate_path']} ends on {authority.not_valid_after_utc:%Y-%m-%d}, before "
-            f"a certificate of {options['days']} days would: make a new authority first"
+            f"the authority {source} ends on {signer.not_valid_after_utc:%Y-%m-%d}, before a certificate of "
+            f"{options['days']} days would: make a new authority first"
         )
     key = ec.generate_private_key(ec.SECP256R1())
     purposes = {"server": ExtendedKeyUsageOID.SERVER_AUTH, "client": ExtendedKeyUsageOID.CLIENT_AUTH}
     builder = (
         x509.CertificateBuilder()
         .subject_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, options["common_name"])]))
-        .issuer_name(authority.subject)
+        .issuer_name(signer.subject)
         .public_key(key.public_key())
         .serial_number(x509.random_serial_number())
         .not_valid_before(begin)
@@ -155,12 +169,12 @@ def _certificate(options: Mapping[str, Any], now: int) -> Made:
         .add_extension(_digital_signature(), critical=True)
         .add_extension(x509.ExtendedKeyUsage([purposes[name] for name in options["purposes"]]), critical=False)
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
-        .add_extension(_issuer_identifier(authority), critical=False)
+        .add_extension(_issuer_identifier(signer), critical=False)
     )
     if options["subject_alt_names"]:
         names = [_general_name(name) for name in normal_names(options["subject_alt_names"])]
         builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=False)
-    leaf = builder.sign(authority_key, hashes.SHA256())
+    leaf = builder.sign(signer_key, hashes.SHA256())
     value = {
         "private_key": _private_pem(key),
         "certificate": leaf.public_bytes(serialization.Encoding.PEM).decode(),
@@ -169,7 +183,7 @@ def _certificate(options: Mapping[str, Any], now: int) -> Made:
     return Made(value, expires=int(end.timestamp()))
 
 
-def _new_authority(options: Mapping[str, Any], now: int) -> Made:
+def _new_authority(options: Mapping[str, Any], now: int, authority: Authority = None) -> Made:
     """Make an authority as roles/pki does. Its name ends in a part of its key's, so that no two are called alike.
 
     While one takes over from another both are trusted, and some clients look for an issuer by its name alone.
@@ -227,6 +241,28 @@ def _authority(certificate_path: str, key_path: str) -> tuple[x509.Certificate, 
     if key_id(key.public_key()) != key_id(certificate.public_key()):
         raise StoreError(f"{key_path} is not the key of the authority {certificate_path}: set ca_key_path")
     return certificate, key
+
+
+def client_certificate(authority: Mapping[str, str], common_name: str, now: int) -> str:
+    """Issue a certificate for a client that lives half an hour, and return it with its key, in PEM."""
+    options = {**KINDS["certificate"].options, "common_name": common_name, "days": 30 / 1440, "purposes": ["client"]}
+    made = _certificate(options, now, authority)
+    return made.value["certificate"] + made.value["private_key"]
+
+
+def _stored_authority(value: Mapping[str, str]) -> tuple[x509.Certificate, Any]:
+    certificate = x509.load_pem_x509_certificate(value["certificate"].encode())
+    return certificate, serialization.load_pem_private_key(value["private_key"].encode(), password=None)
+
+
+def signed_by(value: Mapping[str, str], authority: Mapping[str, str]) -> bool:
+    """Tell whether an authority signed a certificate; both are values of secrets."""
+    leaf = x509.load_pem_x509_certificate(value["certificate"].encode())
+    try:
+        leaf.verify_directly_issued_by(x509.load_pem_x509_certificate(authority["certificate"].encode()))
+    except (ValueError, TypeError, InvalidSignature):
+        return False
+    return True
 
 
 def _issuer_identifier(authority: x509.Certificate) -> x509.AuthorityKeyIdentifier:
@@ -312,6 +348,7 @@ _CHECKS: Mapping[str, _Check] = {
     "subject_alt_names": _Check(_texts, "a list of DNS:<host name> or IP:<address>"),
     "days": _whole(1, 825),
     "purposes": _some_of(("server", "client")),
+    "ca_secret": _Check(lambda value: isinstance(value, str), "the name of a secret of kind authority"),
     "ca_certificate_path": _text("the path of the authority's certificate on the controller"),
     "ca_key_path": _text("the path of the authority's key on the controller"),
 }
@@ -338,6 +375,7 @@ KINDS: Mapping[str, Kind] = {
             "subject_alt_names": [],
             "days": 90,
             "purposes": ["server"],
+            "ca_secret": "",
             "ca_certificate_path": ".gpufleet/pki/ca.crt",
             "ca_key_path": ".gpufleet/pki/ca.key",
         },

@@ -28,16 +28,20 @@ from ansible_collections.gpufleet.metal.plugins.module_utils._secrets.document i
 
 @dataclass(frozen=True)
 class Waiting:
-    """Why a rotation does not go on: consumers that have not shown what the phase wants, or else a time."""
+    """Why a rotation does not go on: consumers that have not shown what the phase wants, a time, or certificates."""
 
     phase: str
     consumers: tuple[str, ...] = ()
     until: int | None = None
+    certificates: tuple[str, ...] = ()
+    """Secrets that the old authority signed."""
 
     def __str__(self) -> str:
         """Say it to people."""
         if self.consumers:
             return f"{_STILL_MISSING[self.phase]} {', '.join(self.consumers)}"
+        if self.certificates:
+            return f"the old authority is trusted until its certificates are rotated: {', '.join(self.certificates)}"
         verb = "the new value is used from" if self.phase == "staging" else "the old value is retired after"
         return f"{verb} {show_time(self.until or 0)}"
 
@@ -87,9 +91,17 @@ def confirm(secret: Secret, phase: str, version: int, shown: Iterable[str], fail
 
 
 def advance(
-    secret: Secret, consumers: Collection[str], settle_seconds: int, overlap_seconds: int, now: int
+    secret: Secret,
+    consumers: Collection[str],
+    settle_seconds: int,
+    overlap_seconds: int,
+    now: int,
+    certificates: Collection[str] = (),
 ) -> tuple[Secret, Waiting | None]:
-    """Take a rotation one phase on, or say what it waits for. ``consumers`` are all that must have shown it."""
+    """Take a rotation one phase on, or say what it waits for. ``consumers`` are all that must have shown it.
+
+    ``certificates`` are the secrets that the previous version signed: it is not retired before they are replaced.
+    """
     if secret.phase == "idle":
         return secret, None
     missing = tuple(sorted(set(consumers) - secret.confirmed))
@@ -103,6 +115,8 @@ def advance(
     seconds = settle_seconds if secret.phase == "staging" else overlap_seconds
     if not secret.emergency and now < proven + seconds:
         return secret, Waiting(secret.phase, until=proven + seconds)
+    if secret.phase == "promoted" and certificates:
+        return secret, Waiting(secret.phase, certificates=tuple(sorted(certificates)))
     if secret.phase == "staging" and secret.next is not None:
         return replace(_enter(secret, "promoted", now), current=secret.next, previous=secret.current, next=None), None
     return _enter(secret, "retiring", now), None

@@ -14,13 +14,14 @@ from typing import Any
 
 from ansible_collections.gpufleet.metal.plugins.module_utils._errors import InvalidInputError
 from ansible_collections.gpufleet.metal.plugins.module_utils._secrets import rotation
+from ansible_collections.gpufleet.metal.plugins.module_utils._secrets.authorities import signed_by_another, signer_of
 from ansible_collections.gpufleet.metal.plugins.module_utils._secrets.definitions import Definition
 from ansible_collections.gpufleet.metal.plugins.module_utils._secrets.document import Document, Secret, Version
-from ansible_collections.gpufleet.metal.plugins.module_utils._secrets.kinds import Made
+from ansible_collections.gpufleet.metal.plugins.module_utils._secrets.kinds import Authority, Made
 from ansible_collections.gpufleet.metal.plugins.module_utils._secrets.status import status_of
 
-Maker = Callable[[Definition], Made]
-"""Makes a value of what is defined."""
+Maker = Callable[[Definition, Authority], Made]
+"""Makes a value of what is defined; the authority signs it, where one in the store is to."""
 
 Hosts = Mapping[str, Mapping[str, Sequence[str]]]
 """The hosts of every consumer: secret -> consumer -> hosts."""
@@ -40,9 +41,10 @@ class Shown:
 
 def create_missing(document: Document, definitions: Mapping[str, Definition], first: Maker, now: int) -> Document:
     """Give every defined secret that the store lacks its first value, which ``first`` makes or finds in use."""
-    for name, definition in definitions.items():
+    # A certificate comes after the authority that signs it.
+    for name, definition in sorted(definitions.items(), key=lambda item: item[1].signer is not None):
         if name not in document.secrets:
-            version = _version(1, first(definition), now)
+            version = _version(1, first(definition, signer_of(document, definition)), now)
             document = document.with_secret(name, rotation.create(definition.kind, version))
     return document
 
@@ -81,7 +83,9 @@ def begin_rotations(
     for name in existing.intersection(names or due):
         secret = document.secrets[name]
         if secret.phase == "idle":
-            version = _version(rotation.newest(secret) + 1, make(definitions[name]), now)
+            version = _version(
+                rotation.newest(secret) + 1, make(definitions[name], signer_of(document, definitions[name])), now
+            )
             secret = rotation.begin(secret, version, emergency)
         elif emergency:
             secret = rotation.hurry(secret)
@@ -99,8 +103,8 @@ def work(
         if secret is None or secret.phase == "idle" or (only is not None and name not in only):
             continue
         consumers = _consumer_ids(hosts[name])
-        waiting = rotation.advance(secret, consumers, definition.settle_seconds, definition.overlap_seconds, now)[1]
-        if waiting is not None and waiting.until is not None:
+        waiting = _advance(document, definitions, name, consumers, now)[1]
+        if waiting is not None and not waiting.consumers:
             continue
         for consumer in definition.consumers:
             for host in hosts[name][consumer.name]:
@@ -122,7 +126,7 @@ def advance_all(
     """Record what was shown and take every rotation at most one phase on; also say what the others wait for."""
     waiting: dict[str, rotation.Waiting] = {}
     results = list(shown)
-    for name, definition in definitions.items():
+    for name in definitions:
         secret = document.secrets.get(name)
         if secret is None:
             continue
@@ -131,13 +135,26 @@ def advance_all(
                 identity = [f"{result.consumer}@{result.host}"]
                 good, bad = (identity, []) if result.holds else ([], identity)
                 secret = rotation.confirm(secret, result.phase, result.version, good, bad)
-        secret, reason = rotation.advance(
-            secret, _consumer_ids(hosts[name]), definition.settle_seconds, definition.overlap_seconds, now
-        )
+        document = document.with_secret(name, secret)
+        secret, reason = _advance(document, definitions, name, _consumer_ids(hosts[name]), now)
         if reason is not None:
             waiting[name] = reason
         document = document.with_secret(name, secret)
     return document, waiting
+
+
+def _advance(
+    document: Document, definitions: Mapping[str, Definition], name: str, consumers: Sequence[str], now: int
+) -> tuple[Secret, rotation.Waiting | None]:
+    definition = definitions[name]
+    return rotation.advance(
+        document.secrets[name],
+        consumers,
+        definition.settle_seconds,
+        definition.overlap_seconds,
+        now,
+        signed_by_another(document, definitions, name),
+    )
 
 
 def _consumer_ids(hosts: Mapping[str, Sequence[str]]) -> list[str]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 
+from ansible_collections.gpufleet.metal.plugins.module_utils._secrets.authorities import outlived
 from ansible_collections.gpufleet.metal.plugins.module_utils._secrets.definitions import Definition
 from ansible_collections.gpufleet.metal.plugins.module_utils._secrets.document import Document, Secret
 from ansible_collections.gpufleet.metal.plugins.module_utils._secrets.kinds import DAY, due_at
@@ -42,16 +43,20 @@ class Status:
 def status_of(document: Document, definitions: Mapping[str, Definition], now: int) -> list[Status]:
     """Describe every secret that is defined or stored, by name."""
     names = sorted({*document.secrets, *definitions})
-    return [_describe(name, document.secrets.get(name), definitions.get(name), now) for name in names]
+    return [_describe(document, name, definitions.get(name), now) for name in names]
 
 
-def _describe(name: str, secret: Secret | None, definition: Definition | None, now: int) -> Status:
+def _describe(document: Document, name: str, definition: Definition | None, now: int) -> Status:
+    secret = document.secrets.get(name)
     if secret is None:
         kind = definition.kind if definition else ""
         why = "it is not in the store yet: gpufleet.metal.rotate_secrets makes it"
         return Status(name, kind, True, True, 0, 0, 0, False, "idle", 0, False, why)
     current = secret.current
     due_time = due_at(secret.kind, current.created, current.expires, definition.max_age_days if definition else None)
+    orphan = definition is not None and outlived(document, definition)
+    if definition is not None and orphan:
+        due_time = min(due_time, document.secrets[definition.signer or ""].current.created)
     due = now >= due_time and secret.phase == "idle"
     allowed = _allowed_seconds(secret, definition)
     stuck = secret.phase != "idle" and definition is not None and now >= secret.since + allowed
@@ -63,7 +68,8 @@ def _describe(name: str, secret: Secret | None, definition: Definition | None, n
             f"{allowed // 3600}: run gpufleet.metal.rotate_secrets and see what it waits for"
         )
     elif due:
-        why = "it is due: run gpufleet.metal.rotate_secrets"
+        reason = f", because {definition.signer} was replaced" if orphan else ""
+        why = f"it is due{reason}: run gpufleet.metal.rotate_secrets"
     else:
         why = ""
     return Status(

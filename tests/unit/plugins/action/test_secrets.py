@@ -229,9 +229,41 @@ def test_a_host_that_is_down_is_named(made: Path) -> None:
             "phase": "staging",
             "consumers": ["door@gw-2"],
             "until": None,
+            "certificates": [],
             "why": "api_key: the new value is not used yet: acceptance of it is not proven by door@gw-2",
         }
     ]
+
+
+def test_a_certificate_of_an_authority_in_the_store(place: Path) -> None:
+    """No file of an authority is needed; check mode tells the same. The old one waits for what it signed."""
+    secrets = {
+        "leaf": {"kind": "certificate", "options": {"common_name": "gw-1", "ca_secret": "ca"}, "overlap_hours": 0},
+        "ca": {"kind": "authority", "overlap_hours": 0},
+    }
+    run(secret_store, place)
+    assert rotate(place, "create", check=True, secrets=secrets)["moved"] == ["ca", "leaf"]
+    assert rotate(place, "create", secrets=secrets)["moved"] == ["ca", "leaf"]
+    assert not (place / ".gpufleet").exists()
+    rotate(place, "begin", secrets=secrets, names=["ca"])
+    rotate(place, "advance", secrets=secrets)
+    result = rotate(place, "advance", secrets=secrets)
+    assert result["waiting"] == [
+        {
+            "secret": "ca",
+            "phase": "promoted",
+            "consumers": [],
+            "until": None,
+            "certificates": ["leaf"],
+            "why": "ca: the old authority is trusted until its certificates are rotated: leaf",
+        }
+    ]
+    assert rotate(place, "begin", check=True, secrets=secrets)["moved"] == ["leaf"]
+    assert rotate(place, "begin", secrets=secrets)["moved"] == ["leaf"]
+    for __ in range(4):
+        result = rotate(place, "advance", secrets=secrets)
+    assert (result["waiting"], {secret.phase for secret in stored(place).secrets.values()}) == ([], {"idle"})
+    assert [secret.current.number for secret in stored(place).secrets.values()] == [2, 2]
 
 
 @pytest.mark.parametrize("step", ["create", "begin", "advance"])

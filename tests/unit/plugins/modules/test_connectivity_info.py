@@ -4,6 +4,7 @@ from __future__ import annotations
 import socket
 import ssl
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
@@ -16,7 +17,20 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
+from ansible_collections.gpufleet.metal.plugins.module_utils._secrets.kinds import (
+    check_options,
+    client_certificate,
+    make,
+)
 from ansible_collections.gpufleet.metal.plugins.modules.connectivity_info import fault, probe, tls_context
+
+TLS: dict[str, Any] = {
+    "server_name": "llm.example.org",
+    "maximum_version": None,
+    "ca_path": None,
+    "ca_content": None,
+    "client_content": None,
+}
 
 
 def target(port: int, **more: Any) -> dict[str, Any]:
@@ -73,10 +87,15 @@ def fixture_certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @contextmanager
-def server(certificate: Path, minimum: ssl.TLSVersion, maximum: ssl.TLSVersion) -> Iterator[int]:
+def server(
+    certificate: Path, minimum: ssl.TLSVersion, maximum: ssl.TLSVersion, clients_of: str | None = None
+) -> Iterator[int]:
     """A server of those versions of TLS that answers one handshake; yields its port."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificate)
+    if clients_of:
+        context.load_verify_locations(cadata=clients_of)
+        context.verify_mode = ssl.CERT_REQUIRED
     context.minimum_version, context.maximum_version = minimum, maximum
 
     def serve(listening: socket.socket) -> None:
@@ -110,12 +129,7 @@ V12, V13 = ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3
 def test_a_refused_version_is_no_other_fault(
     certificate: Path, versions: Any, offered: str | None, trusted: bool, found: Any, error: str | None
 ) -> None:
-    tls = {
-        "server_name": "llm.example.org",
-        "maximum_version": offered,
-        "ca_path": str(certificate) if trusted else None,
-        "ca_content": None,
-    }
+    tls = {**TLS, "maximum_version": offered, "ca_path": str(certificate) if trusted else None}
     with server(certificate, *versions) as port:
         result = probe(target(port, tls=tls), 5.0, tls_context(tls))
     assert (result["tls_state"], result["tls_version"]) == found
@@ -134,15 +148,30 @@ def test_a_refused_version_is_no_other_fault(
 def test_who_is_trusted_may_be_said_as_text(certificate: Path, name: str, trusted: bool, state: str) -> None:
     text = certificate.read_text()
     text = text[text.index("-----BEGIN CERTIFICATE-----") :]
-    tls = {"server_name": name, "maximum_version": None, "ca_path": None, "ca_content": text if trusted else None}
+    tls = {**TLS, "server_name": name, "ca_content": text if trusted else None}
     with server(certificate, V13, V13) as port:
         result = probe(target(port, tls=tls, expect=f"tls_{state}"), 5.0, tls_context(tls))
     assert result["tls_state"] == state
     assert result["tls_serial"] == ("01" if state == "accepted" else None)
 
 
+def test_a_client_shows_what_it_was_given(certificate: Path) -> None:
+    """A key in memory is enough; over TLS 1.2 a client of another authority does not get through."""
+    mine, other = (
+        dict(make("authority", check_options("authority", {}, "x"), int(time.time())).value) for __ in range(2)
+    )
+    for authority, state in ((mine, "accepted"), (other, "failed"), (None, "failed")):
+        shown = client_certificate(authority, "rotation", int(time.time())) if authority else None
+        tls = {**TLS, "maximum_version": "1.2", "ca_path": str(certificate), "client_content": shown}
+        with server(certificate, V12, V13, clients_of=mine["certificate"]) as port:
+            result = probe(target(port, tls=tls), 5.0, tls_context(tls))
+        assert result["tls_state"] == state, result
+    with pytest.raises(OSError, match="PEM lib"):
+        tls_context({**TLS, "client_content": mine["certificate"]})
+
+
 def test_a_port_that_speaks_no_tls_is_open_and_fails(listener: socket.socket) -> None:
-    tls = {"server_name": "llm.example.org", "maximum_version": None, "ca_path": None, "ca_content": None}
+    tls = TLS
     result = probe(target(listener.getsockname()[1], tls=tls), 0.2, tls_context(tls))
     assert (result["state"], result["tls_state"]) == ("open", "failed")
     assert "timed out" in result["error"]
@@ -154,9 +183,7 @@ def test_an_authority_that_cannot_be_read_is_no_refusal(tmp_path: Path, content:
     if content is not None:
         path.write_text(content)
     with pytest.raises(OSError, match=match):
-        tls_context(
-            {"server_name": "llm.example.org", "maximum_version": "1.2", "ca_path": str(path), "ca_content": None}
-        )
+        tls_context({**TLS, "maximum_version": "1.2", "ca_path": str(path)})
 
 
 @pytest.mark.parametrize(

@@ -41,6 +41,13 @@ def test_everything_set() -> None:
     assert definition.consumers == (Consumer("gateway", "gateways", "a.yml"),)
 
 
+def test_who_signs() -> None:
+    """An authority in the store, whichever comes first, or none of them."""
+    leaf = {"kind": "certificate", "options": {"common_name": "x", "ca_secret": "ca"}}
+    definitions = read_definitions({"a": leaf, "ca": {"kind": "authority"}, "b": {"kind": "token"}})
+    assert {name: definition.signer for name, definition in definitions.items()} == {"a": "ca", "ca": None, "b": None}
+
+
 TOKEN = {"kind": "token"}
 
 
@@ -82,6 +89,28 @@ TOKEN = {"kind": "token"}
         (
             {"a": {"kind": "certificate", "options": {"common_name": "x", "purposes": ["mail"]}}},
             "fleet_secrets.a.options.purposes is ['mail'], wanted a list of server and client",
+        ),
+        (
+            {"a": {"kind": "certificate", "options": {"common_name": "x", "ca_secret": 7}}},
+            "fleet_secrets.a.options.ca_secret is 7, wanted the name of a secret of kind authority",
+        ),
+        (
+            {"a": {"kind": "certificate", "options": {"common_name": "x", "ca_secret": "ca", "ca_key_path": "k"}}},
+            "fleet_secrets.a.options has ca_secret and ca_key_path, wanted the authority in the store or the one in "
+            "files",
+        ),
+        (
+            {"a": {"kind": "certificate", "options": {"common_name": "x", "ca_secret": "ca"}}, "ca": TOKEN},
+            "fleet_secrets.a.options.ca_secret is 'ca', wanted a secret of kind authority in fleet_secrets, which has "
+            "none",
+        ),
+        (
+            {
+                "a": {"kind": "certificate", "options": {"common_name": "x", "ca_secret": "ca"}},
+                "root": {"kind": "authority"},
+            },
+            "fleet_secrets.a.options.ca_secret is 'ca', wanted a secret of kind authority in fleet_secrets, which has "
+            "root",
         ),
         (
             {"a": {"kind": "ec_key", "options": {"curve": "P-521"}}},

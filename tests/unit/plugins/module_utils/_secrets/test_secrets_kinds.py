@@ -25,8 +25,10 @@ from ansible_collections.gpufleet.metal.plugins.module_utils._secrets.kinds impo
     KINDS,
     Made,
     check_options,
+    client_certificate,
     first,
     make,
+    signed_by,
 )
 
 NOW = 1_790_000_000
@@ -158,6 +160,55 @@ def test_a_certificate_of_the_internal_authority(tmp_path: Path) -> None:
     assert leaf.not_valid_before_utc.timestamp() == NOW - 600
     assert issued.expires == leaf.not_valid_after_utc.timestamp() == NOW - 600 + 90 * 86400
     assert issued.value["serial"] == f"{leaf.serial_number:x}"
+
+
+def test_a_certificate_of_an_authority_in_the_store() -> None:
+    """No file is read: the value that is handed in signs."""
+    mine, other = made("authority").value, made("authority").value
+    options = check_options("certificate", {"common_name": "gw-1", "ca_secret": "internal_ca"}, "fleet_secrets.x")
+    issued = make("certificate", options, NOW, mine)
+    assert (signed_by(issued.value, mine), signed_by(issued.value, other)) == (True, False)
+    leaf = x509.load_pem_x509_certificate(issued.value["certificate"].encode())
+    signer = x509.load_pem_x509_certificate(mine["certificate"].encode())
+    assert leaf.extensions.get_extension_for_class(x509.AuthorityKeyIdentifier).value.key_identifier == (
+        signer.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value.digest
+    )
+    assert issued.expires == NOW - 600 + 90 * 86400
+
+
+def test_a_certificate_for_a_proof() -> None:
+    """A client's, for half an hour, with its key."""
+    signer = made("authority").value
+    text = client_certificate(signer, "rotation", NOW)
+    leaf = x509.load_pem_x509_certificate(text.encode())
+    private: Any = serialization.load_pem_private_key(text[text.index("-----BEGIN PRIVATE") :].encode(), None)
+    assert key_id(leaf.public_key()) == key_id(private.public_key())
+    assert signed_by({"certificate": text}, signer)
+    assert leaf.not_valid_after_utc - leaf.not_valid_before_utc == timedelta(minutes=30)
+    assert leaf.not_valid_before_utc.timestamp() == NOW - 600
+    assert list(leaf.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value) == [
+        x509.ExtendedKeyUsageOID.CLIENT_AUTH
+    ]
+
+
+def test_one_of_the_same_name_and_another_key_did_not_sign(tmp_path: Path) -> None:
+    """The signature decides, not what is written."""
+    issued = made("certificate", common_name="x", **authority(tmp_path / "mine")).value
+    authority(tmp_path / "other")
+    signers = [{"certificate": (tmp_path / name / "ca.crt").read_text()} for name in ("mine", "other")]
+    assert [signed_by(issued, signer) for signer in signers] == [True, False]
+
+
+def test_a_stored_authority_that_ends_too_early() -> None:
+    """It is named as the inventory names it."""
+    signer = made("authority", days=365).value
+    options = check_options("certificate", {"common_name": "x", "ca_secret": "internal_ca"}, "fleet_secrets.x")
+    with pytest.raises(StoreError) as caught:
+        make("certificate", options, NOW + 300 * 86400, signer)
+    assert str(caught.value) == (
+        "the authority internal_ca in the store ends on 2027-09-21, before a certificate of 90 days would: make a new "
+        "authority first"
+    )
 
 
 def test_an_authority(tmp_path: Path) -> None:

@@ -8,11 +8,12 @@ from typing import Any
 import pytest
 
 from ansible_collections.gpufleet.metal.plugins.module_utils._errors import InvalidInputError
-from ansible_collections.gpufleet.metal.plugins.module_utils._secrets import rounds
+from ansible_collections.gpufleet.metal.plugins.module_utils._secrets import kinds, rounds
 from ansible_collections.gpufleet.metal.plugins.module_utils._secrets.definitions import Definition, read_definitions
 from ansible_collections.gpufleet.metal.plugins.module_utils._secrets.document import Document
-from ansible_collections.gpufleet.metal.plugins.module_utils._secrets.kinds import DAY, Made
+from ansible_collections.gpufleet.metal.plugins.module_utils._secrets.kinds import DAY, Authority, Made, signed_by
 from ansible_collections.gpufleet.metal.plugins.module_utils._secrets.rounds import Shown
+from ansible_collections.gpufleet.metal.plugins.module_utils._secrets.status import status_of
 from ansible_collections.gpufleet.metal.tests.unit.plugins.module_utils._secrets.samples import CANARY
 
 DEFINITIONS = read_definitions(
@@ -29,12 +30,12 @@ HOSTS = {"api_key": {"door": ["gw-1", "gw-2"]}, "database": {"db": ["db-1"]}}
 T0 = 1_000_000
 
 
-def make(definition: Definition) -> Made:
+def make(definition: Definition, authority: Authority) -> Made:
     """Return a value that shows where it should not be."""
     return Made({"value": f"{CANARY}-{definition.name}"})
 
 
-def in_use(definition: Definition) -> Made:
+def in_use(definition: Definition, authority: Authority) -> Made:
     """Return a value that was in use before there was a store."""
     return Made({"value": f"{CANARY}-in-use-{definition.name}"})
 
@@ -169,3 +170,89 @@ def test_the_description_of_a_secret_shows_no_value(document: Document) -> None:
         "token, staging in an emergency, next 2, current 1, shown by door@gw-1"
     )
     assert CANARY not in repr(after)
+
+
+# ------------------------------------------------------------------------------- certificates of a stored authority
+
+# The leaf stands first: its authority is made before it all the same.
+SIGNED = read_definitions(
+    {
+        "leaf": {
+            "kind": "certificate",
+            "options": {"common_name": "gw-1", "ca_secret": "ca"},
+            "consumers": {"server": {"hosts": "gw-1", "tasks": "server.yml"}},
+        },
+        "ca": {"kind": "authority", "consumers": {"door": {"hosts": "gw-1", "tasks": "door.yml"}}},
+    }
+)
+SIGNED_HOSTS = {"leaf": {"server": ["gw-1"]}, "ca": {"door": ["gw-1"]}}
+
+
+def real(definition: Definition, authority: Authority) -> Made:
+    """Make a value as the action does."""
+    return kinds.make(definition.kind, definition.options, T0, authority)
+
+
+def begun_and_shown(document: Document, now: int, *names: str) -> tuple[Document, dict[str, str]]:
+    """Begin what is named or due, and let every consumer show what is wanted until nothing goes on any more."""
+    document = rounds.begin_rotations(document, SIGNED, names, False, real, real, now)
+    while True:
+        shown = [
+            Shown(entry["secret"], entry["phase"], entry["version"], entry["consumer"], host, True)
+            for host, entries in rounds.work(document, SIGNED, SIGNED_HOSTS, now).items()
+            for entry in entries
+        ]
+        after, waiting = rounds.advance_all(document, SIGNED, SIGNED_HOSTS, shown, now)
+        if phases(after) == phases(document):
+            return after, {name: str(reason) for name, reason in waiting.items()}
+        document = after
+
+
+def leaf_signed(document: Document) -> bool:
+    """Tell whether the authority in use signed the leaf in use."""
+    return signed_by(document.secrets["leaf"].current.value, document.secrets["ca"].current.value)
+
+
+def test_the_stored_authority_signs() -> None:
+    """From the first value on."""
+    made = rounds.create_missing(Document(), SIGNED, real, T0)
+    assert leaf_signed(made)
+    assert [status.due for status in status_of(made, SIGNED, T0)] == [False, False]
+    replaced, __ = begun_and_shown(made, T0, "leaf")
+    assert replaced.secrets["leaf"].current.number == 2
+    assert leaf_signed(replaced)
+
+
+def test_a_certificate_whose_authority_was_replaced_is_due() -> None:
+    """And until it and its own predecessor are gone, nobody is told to refuse the authority that signed them."""
+    made = rounds.create_missing(Document(), SIGNED, real, T0)
+    promoted, waiting = begun_and_shown(made, T0, "ca")
+    assert phases(promoted) == {"ca": "promoted", "leaf": "idle"}
+    assert not leaf_signed(promoted)
+    leaf = status_of(promoted, SIGNED, T0)[1]
+    assert (leaf.due, leaf.due_at, leaf.why) == (
+        True,
+        T0,
+        "it is due, because ca was replaced: run gpufleet.metal.rotate_secrets",
+    )
+    # The authority's overlap is over; the leaf, which was due, begins its own.
+    later, waiting = begun_and_shown(promoted, T0 + DAY)
+    assert phases(later) == {"ca": "promoted", "leaf": "promoted"}
+    assert leaf_signed(later)
+    assert waiting["ca"] == "the old authority is trusted until its certificates are rotated: leaf"
+    assert rounds.work(later, SIGNED, SIGNED_HOSTS, T0 + DAY) == {}
+    last, waiting = begun_and_shown(later, T0 + 2 * DAY)
+    assert (phases(last), waiting) == ({"ca": "idle", "leaf": "idle"}, {})
+    assert [secret.current.number for secret in last.secrets.values()] == [2, 2]
+    assert not any(status.due for status in status_of(last, SIGNED, T0 + 2 * DAY))
+
+
+def test_check_mode_makes_nothing_and_judges_nothing() -> None:
+    """There is no certificate to look into."""
+
+    def nothing(definition: Definition, authority: Authority) -> Made:
+        return Made({})
+
+    made = rounds.begin_rotations(Document(), SIGNED, [], False, nothing, nothing, T0)
+    assert phases(made) == {"ca": "idle", "leaf": "idle"}
+    assert not any(status.due for status in status_of(made, SIGNED, T0))

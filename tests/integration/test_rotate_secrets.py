@@ -191,13 +191,15 @@ def standing(installed: Installed, place: Path, store: dict[str, Any], key: Path
     doors = Doors(place / "doors")
     thread = threading.Thread(target=doors.serve_forever, daemon=True)
     thread.start()
-    fleet = Fleet(installed, place, doors, store, key)
-    status, output = fleet.play("create_secret_store")
-    assert status == 0, output
-    yield fleet
-    doors.shutdown()
-    thread.join()
-    doors.server_close()
+    try:
+        fleet = Fleet(installed, place, doors, store, key)
+        status, output = fleet.play("create_secret_store")
+        assert status == 0, output
+        yield fleet
+    finally:
+        doors.shutdown()
+        thread.join()
+        doors.server_close()
 
 
 @pytest.fixture

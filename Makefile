@@ -20,7 +20,7 @@ test: sandbox ## Run every check (about 45 minutes on 2 cores); needs the demo's
 	@tools/demo.sh absent
 	@python tools/run_stages.py --set test
 
-test-long: sandbox ## Run what takes too long for every change (about an hour); needs the demo's hosts removed
+test-long: sandbox ## Run what takes too long for every change (about two hours); needs the demo's hosts removed
 	@tools/demo.sh absent
 	@python tools/run_stages.py --set long
 

@@ -732,7 +732,7 @@ def write_states(home: Path, *down: str) -> None:
     agent.save_states(found, states)
 
 
-async def eventually(holds: Callable[[], bool], seconds: float = 5.0) -> None:
+async def eventually(holds: Callable[[], bool], seconds: float = 60.0) -> None:
     deadline = time.monotonic() + seconds
     while not holds():
         assert time.monotonic() < deadline

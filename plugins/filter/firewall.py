@@ -17,6 +17,7 @@ class FilterModule:
         """Return the filters of this file."""
         return {
             "firewall_rule_faults": as_filter(_firewall.rule_faults),
+            "firewall_routed_faults": as_filter(_firewall.routed_faults),
             "firewall_outer_interfaces": as_filter(_firewall.outer_interfaces),
             "firewall_disagreements": as_filter(_firewall.disagreements),
             "firewall_tcp_openings": as_filter(_firewall.tcp_openings),

@@ -16,6 +16,9 @@ ANY = "any"
 ANYWHERE = ("0.0.0.0/0", "::/0")
 """What the source ``any`` stands for."""
 
+INPUT_OPTION = "firewall_input"
+"""The option whose rules are for the host itself."""
+
 OWN_OPENINGS = frozenset({"input udp/68", "input udp/546"})
 """What the role's table accepts by itself, whatever the rules: answers to DHCP clients."""
 
@@ -24,6 +27,7 @@ RUN_AGAIN = "run gpufleet.metal.hardening to put the planned table in place agai
 _SHOWN_LINES = 5
 _PORTS = range(1, 65536)
 _NAME = re.compile(r"[A-Za-z0-9 ._/:,()+-]{1,100}")
+_NAME_WANTED = "wanted a name of 1 to 100 letters, digits, spaces and ._/:,()+-"
 
 
 def rule_faults(rules: Iterable[Mapping[str, Any]], option: str, sets: Mapping[str, Any]) -> list[str]:
@@ -39,10 +43,32 @@ def rule_faults(rules: Iterable[Mapping[str, Any]], option: str, sets: Mapping[s
         if source != ANY and source not in sets:
             faults.append(f"{what}: source is '{source}', wanted '{ANY}' or a set of firewall_sets ({known})")
         # The role's specification also takes what can be turned into a list of numbers; nothing turns it.
-        if not isinstance(ports, list) or not ports or any(port not in _PORTS for port in ports):
+        if rule["protocol"] == "vrrp":
+            if ports != []:
+                faults.append(f"{what}: ports are {ports!r}, wanted an empty list: VRRP has no ports")
+            if option != INPUT_OPTION:
+                faults.append(f"{what}: protocol is 'vrrp', wanted tcp or udp: nothing translates VRRP")
+        elif not isinstance(ports, list) or not ports or any(port not in _PORTS for port in ports):
             faults.append(f"{what}: ports are {ports!r}, wanted a list of numbers from 1 to 65535")
         if not _NAME.fullmatch(str(name)):
-            faults.append(f"{what}: wanted a name of 1 to 100 letters, digits, spaces and ._/:,()+-")
+            faults.append(f"{what}: {_NAME_WANTED}")
+    return faults
+
+
+def routed_faults(rules: Iterable[Mapping[str, Any]], option: str, sets: Mapping[str, Any]) -> list[str]:
+    """Say what is wrong with the rules ({name, source, destination}) for packets that pass the host untranslated.
+
+    Both ends are sets: a rule for everybody would make a router of the host.
+    """
+    faults = []
+    known = ", ".join(sorted(sets)) or "there is none"
+    for rule in rules:
+        what = f"{option}, rule '{rule['name']}'"
+        for end in ("source", "destination"):
+            if rule[end] not in sets:
+                faults.append(f"{what}: {end} is '{rule[end]}', wanted a set of firewall_sets ({known})")
+        if not _NAME.fullmatch(str(rule["name"])):
+            faults.append(f"{what}: {_NAME_WANTED}")
     return faults
 
 

@@ -14,10 +14,11 @@ description:
     for the whole inventory, and what each host is given of it.
   - The plan is a function of inventory variables alone. It needs no connection and no facts, sees the whole inventory
     also under C(--limit) and with hosts down, and is the same for the same inventory.
-  - Reads the groups C(gpu_nodes) and C(gateways), the variables C(fleet_name), C(fleet_management_networks),
-    C(fleet_models), C(fleet_model_facts), C(fleet_models_directory), C(fleet_driver), C(fleet_engine),
-    C(fleet_endpoint) and C(fleet_plan_keep) of the fleet, and C(fleet_address), C(fleet_driver_override),
-    C(gpu_inventory) and C(nvidia_driver_mig) of each host. C(docs/plan.md) describes them.
+  - Reads the groups C(gpu_nodes), C(gateways), C(kube_control_plane) and C(kube_nodes), the variables C(fleet_name),
+    C(fleet_management_networks), C(fleet_models), C(fleet_model_facts), C(fleet_models_directory), C(fleet_driver),
+    C(fleet_engine), C(fleet_endpoint), C(fleet_kubernetes) and C(fleet_plan_keep) of the fleet, and C(fleet_address),
+    C(fleet_driver_override), C(gpu_inventory), C(nvidia_driver_mig) and C(docker_address_pools) of each host.
+    C(docs/plan.md) describes them.
   - Where C(applied.json) in O(directory) says what was applied last, instances that are still right stay where they
     are, unless C(fleet_plan_keep) is V(false). M(gpufleet.metal.fleet_applied) writes that file.
   - Every reason why the fleet cannot be as asked is a finding. All findings are collected; with any, the task writes
@@ -95,6 +96,10 @@ plan:
       returned: always
     models:
       description: What was decided about every model, by name.
+      type: dict
+      returned: always
+    kubernetes:
+      description: The cluster; null where no host is in a group of Kubernetes.
       type: dict
       returned: always
     instances:

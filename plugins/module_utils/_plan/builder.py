@@ -19,17 +19,20 @@ from typing import Any
 
 from .applied import running_instances
 from .capability import gpu_requirements
+from .cluster import cluster_document, cluster_sets, cluster_slices, port_finding
 from .decisions import Decision, capability_text, decide, gpu_groups, kind_key, size_reason
 from .document import SCHEMA
 from .driver import driver_slice
 from .engine import serve_arguments, serve_environment, stop_timeout_seconds
 from .engine_tls import client_certificate, engine_certificate, engine_tls, scheme, upstream_tls
 from .findings import Finding, natural_key, some_of, sort_findings
+from .flows import Flow, host_firewall, plan_flows
 from .inventory import read_fleet
 from .kv_cache import GIB
 from .mig import SPLIT
 from .parallel import MINIMUM_CAPABILITY
 from .placement import LINKS, Demand, Placed, place
+from .reader import address_key
 from .schema import Endpoint, Engine, Fleet, Gpu, Host, Inventory, Model
 
 #: Keys of an instance that describe it: for those who read the plan, not for the role that runs it.
@@ -135,7 +138,7 @@ def _instances(
     arguments: dict[tuple[str, int, int], list[str]] = {}
     environments: dict[tuple[int, ...], dict[str, str]] = {}
     sources = {model.name: _model_source(model) for model in fleet.models}
-    addresses = {host.name: host.address for host in fleet.hosts}
+    hosts = {host.name: host for host in fleet.hosts}
     instances = []
     for item, name, port in _identities(placed, fleet, engine):
         model = decisions[item.model].model
@@ -150,6 +153,9 @@ def _instances(
                     f"lower fleet_engine.base_port (now {engine.base_port})",
                 )
             )
+        taken = port_finding(hosts[item.host], name, port, engine.base_port)
+        if taken is not None:
+            findings.append(taken)
         size = len(item.gpus)
         start = (model.name, size, port)
         if start not in arguments:
@@ -166,7 +172,8 @@ def _instances(
                 "model": model.name,
                 "model_directory": f"{fleet.models_directory}/{model.name}",
                 "model_source": sources[model.name],
-                "address": addresses[item.host],
+                "address": hosts[item.host].address,
+                "backend": hosts[item.host].backend,
                 "port": port,
                 "accelerator": engine.accelerator,
                 "gpus": [
@@ -228,51 +235,6 @@ def _upstreams(
             }
         )
     return upstreams
-
-
-def _flows(fleet: Fleet, endpoint: Endpoint, instances: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Return every connection that the firewalls let in."""
-    flows = []
-    for host in fleet.hosts:
-        for port in host.ssh_ports:
-            flows.append(_flow(host.name, port, "management", False, "ssh"))
-        if host.group == "gateways":
-            flows.append(_flow(host.name, endpoint.port, "any", False, "clients of the endpoint"))
-    for instance in instances:
-        flows.append(_flow(instance["host"], instance["port"], "gateways", True, f"gateways to {instance['name']}"))
-    return sorted(flows, key=lambda f: (natural_key(f["destination"]), f["port"], f["source"]))
-
-
-def _flow(destination: str, port: int, source: str, forwarded: bool, why: str) -> dict[str, Any]:
-    return {
-        "destination": destination,
-        "protocol": "tcp",
-        "port": port,
-        "source": source,
-        "forwarded": forwarded,
-        "why": why,
-    }
-
-
-_RULE_NAMES = {"management": "ssh", "any": "https", "gateways": "engines"}
-
-
-def _firewall(host: str, flows: Sequence[Mapping[str, Any]], sets: Mapping[str, list[str]]) -> dict[str, Any]:
-    """Return one host's part of the flows: one rule per source, and the sets that the rules name."""
-    rules: dict[bool, list[dict[str, Any]]] = {False: [], True: []}
-    for source in ("management", "gateways", "any"):
-        for forwarded in (False, True):
-            ports = sorted({f["port"] for f in flows if f["source"] == source and f["forwarded"] is forwarded})
-            if ports:
-                rules[forwarded].append(
-                    {"name": _RULE_NAMES[source], "source": source, "protocol": "tcp", "ports": ports}
-                )
-    used = {rule["source"] for both in rules.values() for rule in both}
-    return {
-        "sets": {name: list(sets[name]) for name in sorted(sets) if name in used},
-        "input": rules[False],
-        "forward": rules[True],
-    }
 
 
 def _subject_alt_name(name: str) -> str:
@@ -429,34 +391,37 @@ def build_plan(inventory: Inventory) -> dict[str, Any]:
 
     instances = _instances(fleet, engine, decisions, placed, findings)
     upstreams = _upstreams(list(decisions), instances, placed, engine)
-    flows = _flows(fleet, endpoint, instances)
+    flows = plan_flows(fleet, endpoint, instances)
     default_model = endpoint.default_model
     if default_model is None and len(fleet.models) == 1:
         default_model = fleet.models[0].name
     gateways = [host for host in fleet.hosts if host.group == "gateways"]
     sets = {
         "management": list(fleet.management_networks),
-        "gateways": sorted({host.address for host in gateways if host.address}, key=_address_key),
+        "gateways": sorted({host.address for host in gateways if host.address}, key=address_key),
+        **cluster_sets(fleet.cluster),
     }
     by_host: dict[str, list[dict[str, Any]]] = {}
     for instance in instances:
         by_host.setdefault(instance["host"], []).append(instance)
-    flows_by_host: dict[str, list[dict[str, Any]]] = {}
+    flows_by_host: dict[str, list[Flow]] = {}
     for flow in flows:
-        flows_by_host.setdefault(flow["destination"], []).append(flow)
+        flows_by_host.setdefault(flow.destination, []).append(flow)
+    clustered = cluster_slices(fleet.cluster, engine.accelerator)
     hosts: dict[str, Any] = {}
     for host in fleet.hosts:
         part: dict[str, Any] = {
             "group": host.group,
             "address": host.address,
-            "firewall": _firewall(host.name, flows_by_host.get(host.name, []), sets),
+            "firewall": host_firewall(flows_by_host.get(host.name, []), sets),
+            "kubernetes": clustered.get(host.name),
         }
         if host.group == "gpu_nodes":
             mine = by_host.get(host.name, [])
             part["driver"] = driver_slice(host.name, fleet.name, inventory, engine.accelerator, findings)
             part.update(_slice(host, fleet, engine, mine, part["driver"]))
             part["gpu_requirements"] = gpu_requirements(mine, decisions, engine, host.gpus)
-        else:
+        elif host.group == "gateways":
             part["upstreams"] = upstreams
             part["default_model"] = default_model
             part["endpoint"] = {
@@ -465,16 +430,18 @@ def build_plan(inventory: Inventory) -> dict[str, Any]:
                 "alternative_names": list(endpoint.alternative_names),
             }
             part["certificate"] = _certificate(host, endpoint)
-        part["client_certificate"] = client_certificate(host, engine)
+        if host.group in ("gpu_nodes", "gateways"):
+            part["client_certificate"] = client_certificate(host, engine)
         hosts[host.name] = part
     return {
         "schema": SCHEMA,
         "fleet": fleet.name,
+        "kubernetes": cluster_document(fleet.cluster),
         "findings": [finding.as_dict() for finding in sort_findings(findings)],
         "models": _models(decisions, placed),
         "instances": instances,
         "upstreams": upstreams,
-        "flows": flows,
+        "flows": [flow.as_dict() for flow in flows],
         "certificates": _certificates(hosts),
         "scrape_targets": [
             {
@@ -489,8 +456,3 @@ def build_plan(inventory: Inventory) -> dict[str, Any]:
         ],
         "hosts": hosts,
     }
-
-
-def _address_key(address: str) -> tuple[int, int]:
-    parsed = ipaddress.ip_address(address)
-    return (parsed.version, int(parsed))

@@ -26,6 +26,7 @@ _TOLD = frozenset(
         "tensor_parallel_size",
         "shutdown_timeout_seconds",
         "model_source",
+        "backend",
     }
 )
 #: How many changes the text names one by one.
@@ -139,6 +140,10 @@ def _source(text: str) -> str:
 def _differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     """Return what makes an engine restart where it is, in words."""
     texts = []
+    # A record of an older version says nothing of it: Docker was all there was.
+    backend = old.get("backend", "docker")
+    if backend != new["backend"]:
+        texts.append(f"from {backend.capitalize()} to {new['backend'].capitalize()}")
     if old.get("image") != new["image"]:
         images = [_image(old.get("image")), _image(new["image"])]
         same = images[0] == images[1]

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from .cluster import BACKENDS
 from .engine_tls import MODES
 from .findings import KINDS
+from .flows import PROTOCOLS, SOURCES
 from .memory import BINDINGS
 from .mig import SPLIT, WHOLE
 
@@ -127,6 +129,7 @@ _INSTANCE = {
     ),
     "address": _ADDRESS,
     "port": _PORT,
+    "backend": _text("what runs it", enum=["docker", "kubernetes"]),
     "accelerator": _text(enum=["cuda", "cpu"]),
     "gpus": _list(_GPU, minItems=1),
     "tensor_parallel_size": _whole(minimum=1),
@@ -195,9 +198,9 @@ _UPSTREAM = _object(
 _FLOW = _object(
     {
         "destination": _text("host"),
-        "protocol": _text(enum=["tcp"]),
-        "port": _PORT,
-        "source": _text(enum=["any", "gateways", "management"]),
+        "protocol": _text("ip: whatever is routed to pods", enum=list(PROTOCOLS)),
+        "port": _or_null(_whole("null where the protocol has none", 1)),
+        "source": _text(enum=sorted(SOURCES)),
         "forwarded": {"type": "boolean", "description": "to a container, not to the host itself"},
         "why": _text(minLength=1),
     },
@@ -207,10 +210,19 @@ _FLOW = _object(
 _RULE = _object(
     {
         "name": _text(),
-        "source": _text(enum=["any", "gateways", "management"]),
-        "protocol": _text(enum=["tcp"]),
-        "ports": _list(_PORT, minItems=1, uniqueItems=True),
+        "source": _text(enum=sorted(SOURCES)),
+        "protocol": _text(enum=[protocol for protocol in PROTOCOLS if protocol != "ip"]),
+        "ports": _list(_whole("port", 1), "none for vrrp", uniqueItems=True),
     }
+)
+
+_ROUTED = _object(
+    {
+        "name": _text(),
+        "source": _text(enum=sorted(SOURCES)),
+        "destination": _text("set of what they may reach", enum=sorted(SOURCES)),
+    },
+    "packets that pass the host untranslated",
 )
 
 _FIREWALL = _object(
@@ -218,6 +230,7 @@ _FIREWALL = _object(
         "sets": _map(_list(_text()), "addresses and networks by the name that rules use"),
         "input": _list(_RULE),
         "forward": _list(_RULE),
+        "routed": _list(_ROUTED),
     }
 )
 
@@ -273,12 +286,61 @@ _HOST = {
     "group": _text(),
     "address": _ADDRESS,
     "firewall": _ref("firewall"),
-    "client_certificate": {"anyOf": [_ref("issued"), {"type": "null"}]},
+    "kubernetes": {"anyOf": [_ref("kubernetes"), {"type": "null"}]},
 }
+_CLIENT = {"client_certificate": {"anyOf": [_ref("issued"), {"type": "null"}]}}
+
+_NODE = _object(
+    {
+        "role": _text(enum=["control_plane", "node"]),
+        "node_name": _text("name of the node in the cluster"),
+        "address": _ADDRESS,
+        "control_plane_endpoint": _or_null(
+            _text("address and port at which everybody reaches the API server; null after a finding")
+        ),
+        "control_plane": _list(_object({"name": _text(), "address": _ADDRESS}), "all control planes"),
+        "version": _text("whole version of Kubernetes"),
+        "pod_network": _text("CIDR"),
+        "service_network": _text("CIDR"),
+        "virtual_address": _or_null(
+            _text("address that moves between the control planes; null where the only one answers at its own")
+        ),
+        "labels": _map(_text(), "of the node"),
+        "taints": _list(
+            _object({"key": _text(), "value": _text(), "effect": _text()}, optional=("value",)),
+            "of the node, beside those of kubeadm",
+        ),
+        "priority": _or_null(_whole("for the virtual address, the highest holds it; null on nodes", 1)),
+    },
+    "what the roles of a host of the cluster are given; null elsewhere",
+)
+
+_CLUSTER = _object(
+    {
+        "version": _text("whole version"),
+        "minor": _text(),
+        "api_server": _object(
+            {
+                "address": _ADDRESS,
+                "port": _PORT,
+                "name": _or_null(_text("further name in its certificate")),
+            },
+            "where everybody reaches it",
+        ),
+        "pod_network": _text("CIDR"),
+        "service_network": _text("CIDR"),
+        "flannel_backend": _text(enum=list(BACKENDS)),
+        "namespace": _text("of the engines"),
+        "control_plane": _list(_text(), "hosts"),
+        "nodes": _list(_text(), "hosts"),
+    },
+    "the cluster; null where no host is in a group of Kubernetes",
+)
 
 _GPU_NODE = _object(
     {
         **_HOST,
+        **_CLIENT,
         "group": {"const": "gpu_nodes"},
         "expected_gpus": _list(
             _object(
@@ -322,6 +384,7 @@ _GPU_NODE = _object(
 _GATEWAY = _object(
     {
         **_HOST,
+        **_CLIENT,
         "group": {"const": "gateways"},
         "upstreams": _list(_ref("upstream")),
         "default_model": _or_null(_text("model behind /v1")),
@@ -329,6 +392,11 @@ _GATEWAY = _object(
         "certificate": _object({"common_name": _text(), "subject_alt_names": _list(_text())}),
     },
     "what the roles of a gateway are given",
+)
+
+_KUBE_HOST = _object(
+    {**_HOST, "group": _text(enum=["kube_control_plane", "kube_nodes"])},
+    "what the roles of a host are given that is in the cluster and no GPU node",
 )
 
 PLAN_SCHEMA: _Schema = {
@@ -339,6 +407,7 @@ PLAN_SCHEMA: _Schema = {
         {
             "schema": {"const": SCHEMA, "description": "version of this structure"},
             "fleet": _text("name of the fleet"),
+            "kubernetes": {"anyOf": [_CLUSTER, {"type": "null"}]},
             "findings": _list(_ref("finding")),
             "models": _map(_ref("model"), "by name"),
             "instances": _list(_object(_DESCRIBED_INSTANCE), "sorted by host, model and GPU"),
@@ -366,7 +435,7 @@ PLAN_SCHEMA: _Schema = {
                     }
                 )
             ),
-            "hosts": _map({"oneOf": [_ref("gpu_node"), _ref("gateway")]}, "by name"),
+            "hosts": _map({"oneOf": [_ref("gpu_node"), _ref("gateway"), _ref("kube_host")]}, "by name"),
         }
     ),
     "$defs": {
@@ -377,6 +446,8 @@ PLAN_SCHEMA: _Schema = {
         "gpu_node": _GPU_NODE,
         "image": _IMAGE,
         "issued": _ISSUED,
+        "kube_host": _KUBE_HOST,
+        "kubernetes": _NODE,
         "memory": _MEMORY,
         "model": _MODEL,
         "upstream": _UPSTREAM,

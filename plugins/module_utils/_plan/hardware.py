@@ -16,6 +16,10 @@ from .mig import SPLIT, VARIABLE, wanted_layout
 from .reader import PCI_ADDRESS, as_capability, as_integer, is_ip, shown
 from .schema import GROUPS, Gpu, Host, Inventory
 
+#: The only two groups that go together: a GPU node whose engines run in the cluster.
+ENGINES_IN_KUBERNETES = ["gpu_nodes", "kube_nodes"]
+KUBE_ROLES = {"kube_control_plane": "control_plane", "kube_nodes": "node"}
+
 
 def _read_address(host: str, variables: Mapping[str, Any], findings: list[Finding]) -> str | None:
     """Return the host's address: fleet_address, else ansible_host, else the host's name if that is an address."""
@@ -290,16 +294,16 @@ def read_hosts(inventory: Inventory, fleet: str, accelerator: str, findings: lis
                 )
             )
     hosts: list[Host] = []
-    for name in sorted({*members["gateways"], *members["gpu_nodes"]}, key=natural_key):
+    for name in sorted({name for names in members.values() for name in names}, key=natural_key):
         variables = inventory.hosts.get(name, {})
         groups = [group for group in GROUPS if name in members[group]]
-        if len(groups) > 1:
+        if len(groups) > 1 and groups != ENGINES_IN_KUBERNETES:
             findings.append(
                 Finding(
                     name,
                     "host_in_two_groups",
                     f"is in the groups {' and '.join(groups)}",
-                    "one group per host",
+                    f"one group per host, or {' and '.join(ENGINES_IN_KUBERNETES)}",
                     f"take {name} out of one of them",
                 )
             )
@@ -312,8 +316,8 @@ def read_hosts(inventory: Inventory, fleet: str, accelerator: str, findings: lis
             gpus, known = _read_gpus(
                 name, variables.get("gpu_inventory"), variables.get(VARIABLE), accelerator, findings
             )
-        if len(groups) == 1:
-            hosts.append(Host(name, groups[0], address, tuple(sorted(ports)), gpus, known))
+        if len(groups) == 1 or groups == ENGINES_IN_KUBERNETES:
+            hosts.append(Host(name, groups[0], address, tuple(sorted(ports)), gpus, known, KUBE_ROLES.get(groups[-1])))
     owners: dict[str, list[str]] = {}
     for host in hosts:
         if host.address is not None:

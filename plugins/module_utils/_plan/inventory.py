@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+from .cluster import read_cluster
 from .engine_tls import MODES
 from .facts import read_facts
 from .findings import Finding, did_you_mean, natural_key, some_of
@@ -459,14 +460,18 @@ def read_fleet(inventory: Inventory) -> Fleet:
         )
     _check_names(inventory, fleet, findings)
     engine = _read_engine(variables.get("fleet_engine"), fleet, findings)
+    networks = _read_networks(variables.get("fleet_management_networks"), fleet, findings)
+    endpoint = _read_endpoint(variables.get("fleet_endpoint"), fleet, variables.get("fleet_models"), findings)
+    hosts = read_hosts(inventory, fleet, engine.accelerator, findings)
     read = Fleet(
         name=fleet,
-        management_networks=_read_networks(variables.get("fleet_management_networks"), fleet, findings),
+        management_networks=networks,
         models_directory=directory,
         models=_read_models(variables.get("fleet_models"), variables.get("fleet_model_facts"), fleet, findings),
         engine=engine,
-        endpoint=_read_endpoint(variables.get("fleet_endpoint"), fleet, variables.get("fleet_models"), findings),
-        hosts=read_hosts(inventory, fleet, engine.accelerator, findings),
+        endpoint=endpoint,
+        hosts=hosts,
+        cluster=read_cluster(inventory, fleet, hosts, networks, endpoint, findings),
         keep=keep is not False,
     )
     # A variable that could not be templated is not missing: its own finding is enough.

@@ -5,6 +5,9 @@
 It reads like a map of railway lines: clients reach the gateways at the top, every model is a coloured line that leaves
 them, and it stops at each host that serves the model. A host shows its GPUs; an instance is a coloured block over its.
 
+A cluster of Kubernetes is a band below the hosts: its API server, its control planes, its further workers, and the
+flows that its firewalls let in.
+
 A large fleet is a mosaic instead: a strip of GPUs for each host, hosts with the same instances in one strip, and every
 block with the number of its model.
 """
@@ -47,6 +50,9 @@ _LEGEND_ROW = 24
 _CARDS_AT_MOST = 48
 _STRIP_LABEL, _STRIP_CELL, _STRIP_ROW = 150, 17, 22
 _MOSAIC_COLUMNS = 4
+_MEMBER_WIDTH, _MEMBER_HEIGHT = 200, 44
+#: Beyond so many further workers the rest is a number.
+_WORKERS_AT_MOST = 24
 
 
 def _cut(text: str, width: float, size: float) -> str:
@@ -186,6 +192,7 @@ class _Picture:
         legend_bottom = self._legend()
         lines_top = self._gateways(legend_bottom + 18)
         bottom = self._mosaic(lines_top) if self.mosaic else self._columns(lines_top)
+        bottom = self._cluster(bottom)
         networks = sorted(
             {n for host in self.plan["hosts"].values() for n in host["firewall"]["sets"].get("management", [])}
         )
@@ -300,6 +307,69 @@ class _Picture:
                     self.out.text(middle, y + 12.5, numbers[instance["model"]], 10, _INK, 600, "middle")
         return top + 24 + rows * _STRIP_ROW
 
+    def _cluster(self, top: float) -> float:
+        """Draw the cluster of Kubernetes below everything else; return where it ends. Nothing without a cluster."""
+        cluster = self.plan["kubernetes"]
+        if cluster is None:
+            return top
+        out = self.out
+        y = top + 26
+        width = self.width - 2 * _MARGIN
+        address, port = cluster["api_server"]["address"] or "no address", cluster["api_server"]["port"]
+        out.box(_MARGIN, y, width, 26, "#dfe6f5", radius=6)
+        room = width / 2 - 20
+        out.text(
+            _MARGIN + 12,
+            y + 17,
+            _cut(f"Kubernetes {cluster['version']} · API server {address}:{port}", room, 12),
+            12,
+            _INK,
+            600,
+        )
+        networks = (
+            f"pods {cluster['pod_network']} ({cluster['flannel_backend']}) · Services {cluster['service_network']}"
+        )
+        out.text(_MARGIN + width - 12, y + 17, _cut(networks, room, 11.5), 11.5, _SOFT, anchor="end")
+        y += 26
+        workers = [name for name in cluster["nodes"] if self.plan["hosts"][name]["group"] == "kube_nodes"]
+        members = [(name, "control plane") for name in cluster["control_plane"]]
+        members += [(name, "worker") for name in workers[:_WORKERS_AT_MOST]]
+        per_row = max(1, int((width + 16) // (_MEMBER_WIDTH + 16)))
+        for place, (name, role) in enumerate(members):
+            x = _MARGIN + place % per_row * (_MEMBER_WIDTH + 16)
+            row_top = y + 16 + place // per_row * (_MEMBER_HEIGHT + 16)
+            out.path([(x + _MEMBER_WIDTH / 2, row_top - 16), (x + _MEMBER_WIDTH / 2, row_top)], _LINE, 2)
+            first = role == "control plane"
+            fill, ink, soft = (_INK, "#ffffff", "#c8d3df") if first else (_CARD, _INK, _SOFT)
+            out.box(x, row_top, _MEMBER_WIDTH, _MEMBER_HEIGHT, fill, _LINE, 8, title=f"{role} {name}")
+            out.text(x + 12, row_top + 19, _cut(name, _MEMBER_WIDTH - 24, 13), 13, ink, 600)
+            where = self.plan["hosts"][name]["address"] or "no address"
+            out.text(x + 12, row_top + 35, _cut(f"{role} · {where}", _MEMBER_WIDTH - 24, 11), 11, soft)
+        y += -(-len(members) // per_row) * (_MEMBER_HEIGHT + 16)
+        notes = [f"and {len(workers) - _WORKERS_AT_MOST} more workers"] if len(workers) > _WORKERS_AT_MOST else []
+        inside = [name for name in cluster["nodes"] if self.plan["hosts"][name]["group"] == "gpu_nodes"]
+        if inside:
+            notes.append(f"Engines in the namespace {cluster['namespace']} on {some_of(inside, 6)}")
+        for note in (*notes, *self._cluster_flows()):
+            y += 20
+            out.text(_MARGIN, y, _cut(note, width, 11.5), 11.5, _SOFT)
+        return y
+
+    def _cluster_flows(self) -> list[str]:
+        """Return the flows of the cluster, those of hosts of one kind in one line."""
+        kinds = {"control_plane": "control planes", "node": "nodes"}
+        seen: dict[tuple[str, str, str], set[str]] = {}
+        for flow in self.plan["flows"]:
+            part = self.plan["hosts"][flow["destination"]]["kubernetes"]
+            if part is None or flow["why"] == "ssh" or flow["source"] == "gateways":
+                continue
+            port = flow["protocol"] if flow["port"] is None else f"{flow['port']}/{flow['protocol']}"
+            seen.setdefault((flow["source"], port, flow["why"]), set()).add(kinds[part["role"]])
+        lines: dict[tuple[str, str, str], list[str]] = {}
+        for (source, port, why), roles in seen.items():
+            lines.setdefault((source, " and ".join(sorted(roles)), why), []).append(port)
+        return [f"{source} → {roles}: {', '.join(ports)} ({why})" for (source, roles, why), ports in lines.items()]
+
     def _card_height(self, host: str) -> float:
         rows = max(1, -(-len(self.plan["hosts"][host]["expected_gpus"]) // self.cells))
         return _CARD_HEAD + rows * _CELL_HEIGHT + (rows - 1) * _CELL_GAP + _CARD_PADDING
@@ -344,6 +414,8 @@ class _Picture:
         products = sorted({str(gpu["product"]) for gpu in gpus})
         hardware = f"{len(gpus)} x {', '.join(products)}" if gpus else "no usable GPU recorded"
         note = f"{part['address'] or 'no address'} · {hardware}"
+        if part["kubernetes"] is not None:
+            note += " · Kubernetes"
         out.text(
             x + self.card_width - _CARD_PADDING,
             y + 26,

@@ -276,6 +276,16 @@ def is_endpoint_name(text: str) -> bool:
     return is_ip(text) or _DNS_NAME.fullmatch(text) is not None
 
 
+def address_key(address: str) -> tuple[int, int]:
+    """Return a sort key of an address: by version of IP, then by number."""
+    parsed = ipaddress.ip_address(address)
+    return (parsed.version, int(parsed))
+
+
+def is_name(text: str) -> bool:
+    return _DNS_NAME.fullmatch(text) is not None and not is_ip(text)
+
+
 def is_alternative_name(text: str) -> bool:
     return is_ip(text) or _DNS_WILDCARD.fullmatch(text) is not None
 

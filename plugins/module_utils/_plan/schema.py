@@ -16,6 +16,7 @@ FLEET_VARIABLES = (
     "fleet_driver",
     "fleet_endpoint",
     "fleet_engine",
+    "fleet_kubernetes",
     "fleet_management_networks",
     "fleet_model_facts",
     "fleet_models",
@@ -31,6 +32,7 @@ HOST_FLEET_VARIABLES = ("fleet_address", "fleet_driver_override")
 HOST_VARIABLES = (
     "ansible_host",
     "ansible_port",
+    "docker_address_pools",
     "fleet_address",
     "fleet_driver_override",
     "gpu_inventory",
@@ -49,7 +51,7 @@ PLAYBOOK_VARIABLES = (
     "fleet_sysfs_root",
 )
 
-GROUPS = ("gateways", "gpu_nodes")
+GROUPS = ("gateways", "gpu_nodes", "kube_control_plane", "kube_nodes")
 
 DEFAULT_FLEET_NAME = "gpufleet"
 
@@ -176,6 +178,36 @@ class Host:
     gpus: tuple[Gpu, ...] = ()
     #: False when the recorded hardware could not be used, which is a finding.
     hardware_known: bool = True
+    #: What it is in the cluster: ``control_plane``, ``node``, or nothing. Of a GPU node it has the engines.
+    kube_role: str | None = None
+
+    @property
+    def backend(self) -> str:
+        """What runs the host's engines."""
+        return "kubernetes" if self.kube_role else "docker"
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """``fleet_kubernetes`` and the hosts of its groups."""
+
+    version: str
+    minor: str
+    #: Where everybody reaches the API server; None when it is missing, which is a finding.
+    address: str | None
+    port: int
+    #: A further name in the API server's certificate.
+    name: str | None
+    #: An address that moves between the control planes; None where the only one answers at its own.
+    virtual_address: str | None
+    pod_network: str
+    service_network: str
+    flannel_backend: str
+    namespace: str
+    #: Networks from which the cluster's hosts come, with those that are to come; none: their addresses one by one.
+    host_networks: tuple[str, ...]
+    control_plane: tuple[Host, ...]
+    nodes: tuple[Host, ...]
 
 
 @dataclass(frozen=True)
@@ -189,6 +221,8 @@ class Fleet:
     engine: Engine | None
     endpoint: Endpoint | None
     hosts: tuple[Host, ...]
+    #: None where no host is in a group of Kubernetes.
+    cluster: Cluster | None = None
     #: ``fleet_plan_keep``: what runs stays where it is.
     keep: bool = True
     findings: tuple[Finding, ...] = field(default=())
@@ -198,7 +232,7 @@ class Fleet:
 class Inventory:
     """What the action plugin hands over: plain data, nothing templated lazily, nothing tagged."""
 
-    #: Names of hosts per group; only ``gpu_nodes`` and ``gateways`` are read.
+    #: Names of hosts per group; only GROUPS are read.
     groups: Mapping[str, Sequence[str]]
     #: Values of FLEET_VARIABLES, as far as they are set.
     variables: Mapping[str, Any]

@@ -52,14 +52,18 @@ def summary(plan: Mapping[str, Any]) -> str:
     """Return the fleet's size in one line."""
     nodes = [host for host in plan["hosts"].values() if host["group"] == "gpu_nodes"]
     gateways = sum(1 for host in plan["hosts"].values() if host["group"] == "gateways")
+    control_planes = sum(1 for host in plan["hosts"].values() if host["group"] == "kube_control_plane")
+    workers = sum(1 for host in plan["hosts"].values() if host["group"] == "kube_nodes")
     gpus = sum(len(host["expected_gpus"]) for host in nodes)
     used = sum(len(instance["gpus"]) for instance in plan["instances"])
     split = sum(1 for host in nodes for gpu in host["expected_gpus"] if gpu["mig"] is not None)
+    cluster = f"{count(control_planes, 'control plane')}, " if control_planes else ""
+    cluster += f"{count(workers, 'worker')} without GPUs, " if workers else ""
     # Engines run on the CPU only where the GPUs are simulated: say so wherever the fleet is shown.
     noun = "simulated GPU" if any(i["accelerator"] == "cpu" for i in plan["instances"]) else "GPU"
     return (
         f"Fleet {plan['fleet']}: {count(len(nodes), 'GPU node')} with {count(gpus, noun)} ({used} in use, "
-        f"{gpus - used - split} free), {count(gateways, 'gateway')}, {count(len(plan['models']), 'model')}, "
+        f"{gpus - used - split} free), {count(gateways, 'gateway')}, {cluster}{count(len(plan['models']), 'model')}, "
         f"{count(len(plan['instances']), 'instance')}"
     )
 
@@ -126,6 +130,7 @@ def plan_as_table(plan: Mapping[str, Any]) -> str:
     if len(rows) > 1:
         lines += [*aligned(rows, right=(5, 6, 7)), ""]
     lines += _driver_lines(plan)
+    lines += _cluster_lines(plan)
     lines.append(f"Free GPUs: {'; '.join(free) if free else 'none'}")
     if split:
         lines.append(f"Left to MIG (nvidia_driver_mig): {'; '.join(split)}")
@@ -150,6 +155,37 @@ def _driver_lines(plan: Mapping[str, Any]) -> list[str]:
     rows = [("DRIVER", "WITH", "HOSTS", "WHY")]
     rows += [(version, components, some(names), why) for (version, components, why), names in hosts.items()]
     return [*aligned(rows), ""] if hosts else []
+
+
+def _cluster_lines(plan: Mapping[str, Any]) -> list[str]:
+    """Return what Kubernetes runs on, where it is reached, and which hosts' engines it runs."""
+    cluster = plan["kubernetes"]
+    if cluster is None:
+        return []
+    rows = [("KUBERNETES", "HOSTS", "API SERVER", "PODS", "SERVICES")]
+    port = cluster["api_server"]["port"]
+    address = cluster["api_server"]["address"] or "?"
+    api = f"https://{address}:{port}"
+    virtual = any(plan["hosts"][name]["kubernetes"]["virtual_address"] for name in cluster["control_plane"][:1])
+    rows.append(
+        (
+            f"{cluster['version']} control plane",
+            some(cluster["control_plane"]) if cluster["control_plane"] else "none",
+            f"{api} (moves between them)" if virtual else api,
+            f"{cluster['pod_network']} by Flannel ({cluster['flannel_backend']})",
+            cluster["service_network"],
+        )
+    )
+    rows.append((f"{cluster['version']} nodes", some(cluster["nodes"]) if cluster["nodes"] else "none", "", "", ""))
+    inside = {instance["host"] for instance in plan["instances"] if instance["backend"] == "kubernetes"}
+    outside = {instance["host"] for instance in plan["instances"]} - inside
+    lines = [*aligned(rows)]
+    if inside:
+        names = some(sorted(inside, key=natural_key))
+        lines.append(f"Kubernetes runs the engines of {names} in the namespace {cluster['namespace']}")
+    if outside:
+        lines.append(f"Docker runs the engines of {some(sorted(outside, key=natural_key))}")
+    return [*lines, ""]
 
 
 def _endpoint_lines(plan: Mapping[str, Any]) -> list[str]:

@@ -278,6 +278,58 @@ def test_the_rules_of_a_gpu_node() -> None:
     assert text.count("elements = ") == 2, "an empty set has no elements"
 
 
+CLUSTER = {"firewall_sets": {"cp": ["192.0.2.21", "192.0.2.22"], "pods": ["10.244.0.0/16"]}}
+
+
+def test_the_rules_of_a_control_plane() -> None:
+    """VRRP has a protocol and no port, and etcd's rule beside it is written as ever."""
+    text = rendered(
+        "firewall",
+        "Debian 12",
+        "table.nft.j2",
+        **CLUSTER,
+        firewall_input=[
+            {"name": "etcd", "source": "cp", "protocol": "tcp", "ports": [2380, 2379]},
+            {"name": "VXLAN", "source": "cp", "protocol": "udp", "ports": [8472]},
+            {"name": "VRRP", "source": "cp", "protocol": "vrrp", "ports": []},
+        ],
+    )
+    lines = [line.strip() for line in text.splitlines()]
+    first = lines.index('ip saddr @cp_v4 tcp dport { 2379, 2380 } accept comment "etcd"')
+    assert lines[first + 1 :][:6] == [
+        'ip6 saddr @cp_v6 tcp dport { 2379, 2380 } accept comment "etcd"',
+        'ip saddr @cp_v4 udp dport { 8472 } accept comment "VXLAN"',
+        'ip6 saddr @cp_v6 udp dport { 8472 } accept comment "VXLAN"',
+        'ip saddr @cp_v4 meta l4proto 112 accept comment "VRRP"',
+        'ip6 saddr @cp_v6 meta l4proto 112 accept comment "VRRP"',
+        'counter comment "dropped by the policy"',
+    ]
+
+
+def test_routed_packets_pass_before_the_guard() -> None:
+    """What is routed to pods comes from outside, untranslated; the guard after it drops the rest."""
+    text = rendered(
+        "firewall",
+        "Debian 12",
+        "table.nft.j2",
+        **CLUSTER,
+        firewall_routed=[{"name": "pods", "source": "cp", "destination": "pods"}],
+    )
+    lines = [line.strip() for line in text.splitlines()]
+    first = lines.index('ip saddr @cp_v4 ip daddr @pods_v4 accept comment "pods"')
+    assert lines[first - 1] == "ct state established,related accept"
+    assert lines[first + 1] == 'ip6 saddr @cp_v6 ip6 daddr @pods_v6 accept comment "pods"'
+    assert lines[first + 2].endswith('counter drop comment "not a planned flow"')
+
+
+@pytest.mark.parametrize("name", ["gpu_node", "gateway"])
+def test_the_table_of_a_fleet_without_kubernetes_is_that_of_before(name: str) -> None:
+    """Byte for byte: another text would be another table on every host that runs."""
+    directory = ROLES.parent / "tests" / "unit" / "fixtures" / "firewall"
+    options = yaml.safe_load((directory / f"{name}.yml").read_text())
+    assert rendered("firewall", "Debian 12", "table.nft.j2", **options) == (directory / f"{name}.nft").read_text()
+
+
 def test_chrony_is_a_change_of_its_own() -> None:
     options = {"os_hardening_time_servers": ["ntp.example.org"]}
     tasks = yaml.safe_load((ROLES / "os_hardening" / "tasks" / "configure.yml").read_text())

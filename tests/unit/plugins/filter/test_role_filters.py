@@ -42,6 +42,7 @@ def test_these_are_all() -> None:
     assert sorted(FILTERS) == [
         "firewall_disagreements",
         "firewall_outer_interfaces",
+        "firewall_routed_faults",
         "firewall_rule_faults",
         "firewall_tcp_openings",
         "sysctl_assignments_to_write",

@@ -62,6 +62,54 @@ def test_rule_faults(rules: list[dict[str, Any]], sets: dict[str, Any], faults: 
 
 
 @pytest.mark.parametrize(
+    ("option", "ports", "faults"),
+    [
+        ("firewall_input", [], []),
+        (
+            "firewall_input",
+            [112],
+            ["firewall_input, rule 'v': ports are [112], wanted an empty list: VRRP has no ports"],
+        ),
+        (
+            "firewall_forward",
+            [],
+            ["firewall_forward, rule 'v': protocol is 'vrrp', wanted tcp or udp: nothing translates VRRP"],
+        ),
+    ],
+)
+def test_vrrp_has_no_ports(option: str, ports: list[int], faults: list[str]) -> None:
+    assert _firewall.rule_faults([rule(name="v", protocol="vrrp", ports=ports)], option, SETS) == faults
+
+
+@pytest.mark.parametrize(
+    ("changes", "faults"),
+    [
+        ({}, []),
+        (
+            {"source": "any"},
+            ["o, rule 'pods': source is 'any', wanted a set of firewall_sets (gateways, management)"],
+        ),
+        (
+            {"destination": "pods", "name": ""},
+            [
+                "o, rule '': destination is 'pods', wanted a set of firewall_sets (gateways, management)",
+                "o, rule '': wanted a name of 1 to 100 letters, digits, spaces and ._/:,()+-",
+            ],
+        ),
+    ],
+)
+def test_what_is_routed_goes_from_a_set_to_a_set(changes: dict[str, Any], faults: list[str]) -> None:
+    rules = [{"name": "pods", "source": "gateways", "destination": "management", **changes}]
+    assert _firewall.routed_faults(rules, "o", SETS) == faults
+
+
+def test_rules_without_ports_open_no_port() -> None:
+    rules = [*RULES, rule(name="VRRP", protocol="vrrp", ports=[])]
+    found = _firewall.disagreements(state(), rules, FORWARD, SETS, [], "enabled", listeners_expected=True)
+    assert found == []
+
+
+@pytest.mark.parametrize(
     ("facts", "outer"),
     [
         ({"interfaces": []}, []),

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from ansible_collections.gpufleet.metal.plugins.module_utils._plan.architecture import Architecture, read_architecture
@@ -172,6 +172,31 @@ def hosts(*records: Any, gateways: int = 1) -> dict[str, dict[str, Any]]:
     return found
 
 
+def with_cluster(
+    machines: Mapping[str, Mapping[str, Any]], control_planes: int = 1, workers: int = 0, **changes: Any
+) -> dict[str, dict[str, Any]]:
+    """Return the hosts with those of a cluster: cp-1, ... and worker-1, ...; ``changes`` go into each of these."""
+    found = {name: dict(values) for name, values in machines.items()}
+    found.update({f"cp-{i}": {"ansible_host": f"192.0.2.{100 + i}", **changes} for i in range(1, control_planes + 1)})
+    found.update({f"worker-{i}": {"ansible_host": f"192.0.2.{110 + i}", **changes} for i in range(1, workers + 1)})
+    return found
+
+
+def groups(machines: Mapping[str, Any], inside: Collection[str] | None = None) -> dict[str, list[str]]:
+    """Return the groups by the hosts' names; GPU nodes are in the cluster when there is one, or those ``inside``."""
+    nodes = [name for name in machines if name.startswith("gpu-")]
+    control_planes = [name for name in machines if name.startswith("cp-")]
+    workers = [name for name in machines if name.startswith("worker-")]
+    if inside is None:
+        inside = nodes if control_planes else ()
+    return {
+        "gpu_nodes": nodes,
+        "gateways": [name for name in machines if name.startswith("gw-")],
+        "kube_control_plane": control_planes,
+        "kube_nodes": [*workers, *(name for name in nodes if name in inside)],
+    }
+
+
 def inventory(
     values: Mapping[str, Any] | None = None, machines: Mapping[str, Mapping[str, Any]] | None = None, **changes: Any
 ) -> Inventory:
@@ -179,10 +204,7 @@ def inventory(
     machines = hosts(gpus(8)) if machines is None else machines
     values = variables() if values is None else values
     arguments: dict[str, Any] = {
-        "groups": {
-            "gpu_nodes": [name for name in machines if name.startswith("gpu-")],
-            "gateways": [name for name in machines if name.startswith("gw-")],
-        },
+        "groups": groups(machines),
         "variables": values,
         "hosts": machines,
         "names": {name: list(machines) for name in values},

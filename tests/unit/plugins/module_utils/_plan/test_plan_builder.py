@@ -62,6 +62,7 @@ def test_keys() -> None:
         "flows",
         "hosts",
         "instances",
+        "kubernetes",
         "models",
         "schema",
         "scrape_targets",
@@ -135,6 +136,7 @@ def test_slice_of_a_gpu_node() -> None:
                 "model_source": f"archive {'1' * 64}",
                 "address": "192.0.2.1",
                 "port": 8000,
+                "backend": "docker",
                 "accelerator": "cpu",
                 "gpus": [
                     {"pci_address": "0000:10:00.0", "uuid": None, "index": 0, "cdi_device": "nvidia.com/gpu=0"},
@@ -160,7 +162,9 @@ def test_slice_of_a_gpu_node() -> None:
             "sets": {"gateways": ["192.0.2.201"], "management": ["198.51.100.0/24"]},
             "input": [{"name": "ssh", "source": "management", "protocol": "tcp", "ports": [22]}],
             "forward": [{"name": "engines", "source": "gateways", "protocol": "tcp", "ports": [8000]}],
+            "routed": [],
         },
+        "kubernetes": None,
     }
 
 
@@ -197,7 +201,9 @@ def test_slice_of_a_gateway() -> None:
                 {"name": "https", "source": "any", "protocol": "tcp", "ports": [443]},
             ],
             "forward": [],
+            "routed": [],
         },
+        "kubernetes": None,
     }
 
 

@@ -23,14 +23,27 @@ from ansible_collections.gpufleet.metal.tests.unit.plugins.module_utils._plan.fl
     texts,
     tiny,
     variables,
+    with_cluster,
 )
 
+KUBERNETES_KEYS = (
+    "version",
+    "api_server",
+    "pod_network",
+    "service_network",
+    "host_networks",
+    "flannel_backend",
+    "namespace",
+    "address",
+    "port",
+    "name",
+)
 SHA = "0" * 64
 RECORD = "run ansible-playbook gpufleet.metal.discover --limit gpu-1 and commit host_vars/gpu-1/gpu_inventory.yml"
 ADDRESS = "the IP address at which the other hosts of the fleet reach this one"
 KNOWN = (
     "one of fleet_address, fleet_directory, fleet_driver, fleet_driver_override, fleet_endpoint, fleet_engine, "
-    "fleet_management_networks, fleet_model_facts, fleet_models, fleet_models_directory, fleet_name, "
+    "fleet_kubernetes, fleet_management_networks, fleet_model_facts, fleet_models, fleet_models_directory, fleet_name, "
     "fleet_nvml_library, fleet_plan_directory, fleet_plan_keep, "
     "fleet_secret_recipients, fleet_secret_store, fleet_secrets, fleet_sysfs_root"
 )
@@ -905,7 +918,7 @@ CASES: list[Any] = [
             "gpu-1",
             "host_in_two_groups",
             "is in the groups gateways and gpu_nodes",
-            "one group per host",
+            "one group per host, or gpu_nodes and kube_nodes",
             "take gpu-1 out of one of them",
         ),
         id="a host in two groups",
@@ -1016,7 +1029,7 @@ def test_image_version(reference: str, version: bool) -> None:
 )
 def test_nonsense_is_reported_and_never_raises(value: Any) -> None:
     """Whatever stands in a variable, the plan answers with findings."""
-    for name in variables():
+    for name in (*variables(), "fleet_kubernetes"):
         values: Mapping[str, Any] = {**variables(), name: copy.deepcopy(value)}
         build_plan(inventory(values))
     for name in ("ansible_host", "fleet_address", "gpu_inventory", "ansible_port"):
@@ -1025,6 +1038,13 @@ def test_nonsense_is_reported_and_never_raises(value: Any) -> None:
         build_plan(inventory(machines=machines))
     for key in model():
         build_plan(inventory(variables({**model(), key: copy.deepcopy(value)})))
+    for key in KUBERNETES_KEYS:
+        build_plan(inventory(variables(fleet_kubernetes={key: copy.deepcopy(value)}), with_cluster(hosts(gpus(1)), 3)))
+        build_plan(
+            inventory(
+                variables(fleet_kubernetes={"api_server": {key: copy.deepcopy(value)}}), with_cluster(hosts(gpus(1)), 3)
+            )
+        )
     for key in tiny()["config"]:
         entry = tiny()
         entry["config"][key] = copy.deepcopy(value)

@@ -19,6 +19,7 @@ from ansible_collections.gpufleet.metal.plugins.module_utils._plan.table import 
 from ansible_collections.gpufleet.metal.tests.unit.plugins.module_utils._plan.fleets import (
     PRODUCTS,
     gpus,
+    groups,
     hosts,
     inventory,
     llama,
@@ -26,6 +27,7 @@ from ansible_collections.gpufleet.metal.tests.unit.plugins.module_utils._plan.fl
     texts,
     tiny,
     variables,
+    with_cluster,
 )
 
 RECORDS = st.one_of(
@@ -46,12 +48,36 @@ MODELS = st.lists(
     max_size=4,
     unique_by=lambda entry: entry["name"],
 )
-FLEETS = st.builds(
-    lambda models, records, gateways: inventory(variables(*models), hosts(*records, gateways=gateways)),
-    MODELS,
-    st.lists(RECORDS, max_size=6),
-    st.integers(0, 3),
+
+
+def fleet_of(
+    models: list[dict[str, Any]], records: list[Any], gateways: int, cluster: tuple[int, int, str, list[bool]]
+) -> Inventory:
+    """Return a fleet; ``cluster``: control planes, workers, Flannel's backend, and which GPU nodes are in it."""
+    control_planes, workers, backend, inside = cluster
+    machines = hosts(*records, gateways=gateways)
+    nodes = [name for name in machines if name.startswith("gpu-")]
+    if not control_planes + workers:
+        return inventory(variables(*models), machines)
+    machines = with_cluster(machines, control_planes, workers)
+    values = variables(
+        *models,
+        fleet_kubernetes={
+            "flannel_backend": backend,
+            "api_server": {"address": "192.0.2.99"} if control_planes > 1 else None,
+        },
+    )
+    chosen = [name for name, chosen in zip(nodes, inside, strict=False) if chosen]
+    return inventory(values, machines, groups=groups(machines, chosen))
+
+
+CLUSTERS = st.one_of(
+    st.just((0, 0, "vxlan", [])),
+    st.tuples(
+        st.integers(0, 5), st.integers(0, 3), st.sampled_from(["vxlan", "host-gw"]), st.lists(st.booleans(), max_size=6)
+    ),
 )
+FLEETS = st.builds(fleet_of, MODELS, st.lists(RECORDS, max_size=6), st.integers(0, 3), CLUSTERS)
 
 
 def shuffled(value: Any, chance: random.Random) -> Any:
@@ -108,6 +134,53 @@ def test_instances(fleet: Inventory) -> None:
         assert size in result["models"][instance["model"]]["tensor_parallel_sizes"]
 
 
+def rules_of(firewall: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return all rules of a host's firewall."""
+    return [*firewall["input"], *firewall["forward"], *firewall["routed"]]
+
+
+def assert_reason(flow: dict[str, Any], result: dict[str, Any]) -> None:
+    """A flow that is neither ssh nor for clients or gateways is one of the cluster, and is in the table of these."""
+    cluster = result["kubernetes"]
+    assert cluster is not None
+    part = result["hosts"][flow["destination"]]["kubernetes"]
+    api = cluster["api_server"]["port"]
+    both = {
+        ("kube_control_plane", 10250, "tcp"),
+        *(
+            [("cluster", 8472, "udp")]
+            if cluster["flannel_backend"] == "vxlan"
+            else [("pods", None, "ip"), ("cluster", None, "ip")]
+        ),
+    }
+    first = {("cluster", 6443, "tcp"), ("cluster", api, "tcp"), ("management", api, "tcp"), ("pods", 6443, "tcp")}
+    if len(cluster["control_plane"]) > 1:
+        first |= {("kube_control_plane", port, "tcp") for port in (2379, 2380)}
+        first.add(("kube_control_plane", None, "vrrp"))
+    allowed = both | first if part["role"] == "control_plane" else both
+    assert (flow["source"], flow["port"], flow["protocol"]) in allowed
+
+
+@settings(deadline=None, max_examples=100)
+@given(FLEETS)
+def test_a_host_is_in_the_cluster_or_has_nothing_of_it(fleet: Inventory) -> None:
+    """What runs an engine follows from the groups, and nothing of a cluster is said where there is none."""
+    result = build_plan(fleet)
+    members = {*fleet.groups["kube_control_plane"], *fleet.groups["kube_nodes"]}
+    assert {name for name, part in result["hosts"].items() if part["kubernetes"] is not None} == members
+    assert (result["kubernetes"] is None) is (not members)
+    for instance in result["instances"]:
+        assert instance["backend"] == ("kubernetes" if instance["host"] in members else "docker")
+    if not members:
+        assert {flow["source"] for flow in result["flows"]} <= {"management", "gateways", "any"}
+        return
+    assert {*result["kubernetes"]["control_plane"], *result["kubernetes"]["nodes"]} == members
+    slices = [part["kubernetes"] for part in result["hosts"].values() if part["kubernetes"]]
+    assert len({part["control_plane_endpoint"] for part in slices}) == 1
+    priorities = [part["priority"] for part in slices if part["role"] == "control_plane"]
+    assert len(set(priorities)) == len(priorities)
+
+
 @settings(deadline=None, max_examples=100)
 @given(FLEETS)
 def test_the_parts_agree(fleet: Inventory) -> None:
@@ -121,23 +194,30 @@ def test_the_parts_agree(fleet: Inventory) -> None:
     gateways = {name for name, part in result["hosts"].items() if part["group"] == "gateways"}
     for flow in result["flows"]:
         assert flow["why"]
-        if flow["forwarded"]:
+        if flow["source"] == "gateways":
+            assert flow["forwarded"]
             assert flow["destination"] in {host for host, _address, port in ends if port == flow["port"]}
-            assert flow["source"] == "gateways"
-        else:
-            assert flow["port"] == 22 or (flow["port"] == 443 and flow["destination"] in gateways)
-    assert {(f["destination"], f["port"]) for f in result["flows"] if f["forwarded"]} == {
+        elif flow["source"] == "any":
+            assert (flow["port"], flow["forwarded"]) == (443, False)
+            assert flow["destination"] in gateways
+        elif (flow["source"], flow["port"]) != ("management", 22):
+            assert_reason(flow, result)
+    assert {(f["destination"], f["port"]) for f in result["flows"] if f["source"] == "gateways"} == {
         (host, port) for host, _address, port in ends
     }
     for name, part in result["hosts"].items():
+        firewall = part["firewall"]
         rules = [
-            (name, port, rule["source"])
-            for rule in part["firewall"]["input"] + part["firewall"]["forward"]
-            for port in rule["ports"]
+            (port or 0, rule["source"], rule["protocol"])
+            for rule in firewall["input"] + firewall["forward"]
+            for port in rule["ports"] or [None]
         ]
+        rules += [(0, rule["source"], "ip") for rule in firewall["routed"]]
         assert sorted(rules) == sorted(
-            (f["destination"], f["port"], f["source"]) for f in result["flows"] if f["destination"] == name
+            (f["port"] or 0, f["source"], f["protocol"]) for f in result["flows"] if f["destination"] == name
         )
+        ends_of_rules = [rule[end] for rule in rules_of(firewall) for end in ("source", "destination") if end in rule]
+        assert set(firewall["sets"]) == set(ends_of_rules) - {"any"}
         whole = [i for i in result["instances"] if i["host"] == name]
         assert [i["name"] for i in part.get("instances", [])] == [i["name"] for i in whole]
 
@@ -163,9 +243,9 @@ def test_a_model_gets_what_it_wants_or_a_finding(fleet: Inventory) -> None:
 @given(FLEETS, RECORDS)
 def test_a_new_host_hides_nothing_about_others(fleet: Inventory, record: Any) -> None:
     """What is wrong with a host stays reported when another host comes."""
-    more = {**fleet.hosts, "gpu-9": {"ansible_host": "192.0.2.99", "gpu_inventory": record}}
+    more = {**fleet.hosts, "gpu-9": {"ansible_host": "192.0.2.98", "gpu_inventory": record}}
     before = {f for f in texts(build_plan(fleet)) if f[0] == "host"}
-    after = set(texts(build_plan(inventory(fleet.variables, more))))
+    after = set(texts(build_plan(inventory(fleet.variables, more, groups=groups(more, fleet.groups["kube_nodes"])))))
     assert before <= after
 
 
@@ -177,7 +257,8 @@ def test_auto_leaves_no_gpu_that_a_model_could_use(fleet: Inventory) -> None:
         {k: v for k, v in entry.items() if k not in ("replicas", "tensor_parallel_size")}
         for entry in fleet.variables["fleet_models"]
     ]
-    result = build_plan(inventory(variables(*models), fleet.hosts))
+    machines = {name: values for name, values in fleet.hosts.items() if name.startswith(("gpu-", "gw-"))}
+    result = build_plan(inventory(variables(*models), machines))
     if result["findings"]:
         return
     for name, part in result["hosts"].items():
@@ -293,8 +374,22 @@ def whole() -> dict[str, Any]:
                 "alternative_names": ["a.example.org"],
                 "default_model": "autoglm",
             },
+            fleet_kubernetes={
+                "version": "1.36.4",
+                "api_server": {"address": "192.0.2.99", "port": 8443, "name": "k8s.example.org"},
+                "pod_network": "10.244.0.0/16",
+                "service_network": "10.96.0.0/12",
+                "host_networks": ["192.0.2.0/24"],
+                "flannel_backend": "vxlan",
+                "namespace": "engines",
+            },
         ),
-        "hosts": hosts(gpus(4), gpus(2, "L40S", nvlink_peers=None)),
+        "hosts": with_cluster(
+            hosts(gpus(4), gpus(2, "L40S", nvlink_peers=None)),
+            3,
+            1,
+            docker_address_pools=[{"base": "172.30.0.0/16", "size": 24}],
+        ),
     }
 
 

@@ -1,0 +1,108 @@
+# SPDX-License-Identifier: Apache-2.0
+# PRIVATE to the collection: do not import this from outside, it may change without notice.
+"""What the cluster's objects need of the plan, read once and refused where a pod could not be what the plan says."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ansible_collections.gpufleet.metal.plugins.module_utils._errors import InvalidInputError
+
+#: What an instance's ``backend`` is that runs in a pod.
+BACKEND = "kubernetes"
+
+
+@dataclass(frozen=True)
+class EngineNode:
+    """A host that runs engines in pods, as the plan has it."""
+
+    host: str
+    node_name: str
+    models_directory: str
+    image: Mapping[str, Any]
+    instances: tuple[Mapping[str, Any], ...]
+    taints: tuple[Mapping[str, Any], ...]
+    #: Directory on the host with what its engines answer over mutual TLS with; None without TLS.
+    tls_directory: str | None
+    #: Ports of the instances by the networks that may reach them; an empty tuple of networks stands for anybody.
+    reach: Mapping[tuple[str, ...], tuple[int, ...]]
+
+
+@dataclass(frozen=True)
+class ClusterFleet:
+    """The cluster and its engines."""
+
+    namespace: str
+    nodes: tuple[EngineNode, ...]
+
+    @property
+    def accelerated(self) -> bool:
+        """Return whether an engine of the cluster uses GPUs."""
+        return any(instance["accelerator"] == "cuda" for node in self.nodes for instance in node.instances)
+
+
+def read_fleet(plan: Mapping[str, Any]) -> ClusterFleet | None:
+    """Return what the plan has in the cluster; None in a fleet without Kubernetes. Raises InvalidInputError."""
+    try:
+        cluster = plan["kubernetes"]
+        if cluster is None:
+            return None
+        flows: dict[str, list[Mapping[str, Any]]] = {}
+        for flow in plan["flows"]:
+            flows.setdefault(flow["destination"], []).append(flow)
+        nodes = tuple(
+            _node(host, part, flows.get(host, ()))
+            for host, part in plan["hosts"].items()
+            if any(instance["backend"] == BACKEND for instance in part.get("instances", ()))
+        )
+        return ClusterFleet(cluster["namespace"], nodes)
+    except (KeyError, TypeError, AttributeError) as fault:
+        raise InvalidInputError(
+            f"the plan is not as fleet_plan makes it ({type(fault).__name__}: {fault}); wanted a plan of this version "
+            "of the collection: run the plan again"
+        ) from fault
+
+
+def _node(host: str, part: Mapping[str, Any], flows: Sequence[Mapping[str, Any]]) -> EngineNode:
+    instances = tuple(instance for instance in part["instances"] if instance["backend"] == BACKEND)
+    place = part["kubernetes"]
+    if place is None:
+        raise InvalidInputError(
+            f"{host}: found an instance with backend {BACKEND} and no node, wanted a host of kube_nodes"
+        )
+    products = sorted({gpu["product"] for gpu in part["expected_gpus"] if gpu["mig"] is None})
+    if len(products) > 1 and any(instance["accelerator"] == "cuda" for instance in instances):
+        # The device plugin hands out any GPU of a node, not the one that the plan chose.
+        raise InvalidInputError(
+            f"{host}: found GPUs of several products ({', '.join(products)}), wanted one for engines in pods: "
+            "nvidia.com/gpu does not tell them apart. Take the host out of kube_nodes"
+        )
+    if part["image"] is None:
+        raise InvalidInputError(f"{host}: found no image, wanted fleet_engine.image")
+    return EngineNode(
+        host=host,
+        node_name=place["node_name"],
+        models_directory=part["models_directory"],
+        image=part["image"],
+        instances=instances,
+        taints=tuple(place["taints"]),
+        tls_directory=part["engine_tls"]["directory"] if part["engine_tls"]["mode"] == "mutual" else None,
+        reach=_reach(part, instances, flows),
+    )
+
+
+def _reach(
+    part: Mapping[str, Any], instances: Sequence[Mapping[str, Any]], flows: Sequence[Mapping[str, Any]]
+) -> dict[tuple[str, ...], tuple[int, ...]]:
+    """Return who reaches which ports of the host's engines: the plan's flows with the addresses that they stand for."""
+    ports = {instance["port"] for instance in instances}
+    found: dict[tuple[str, ...], set[int]] = {}
+    for flow in flows:
+        if flow["forwarded"] and flow["port"] in ports and flow["protocol"] == "tcp":
+            sources = () if flow["source"] == "any" else tuple(part["firewall"]["sets"][flow["source"]])
+            if flow["source"] != "any" and not sources:
+                continue
+            found.setdefault(sources, set()).add(flow["port"])
+    return {sources: tuple(sorted(numbers)) for sources, numbers in found.items()}

@@ -18,6 +18,7 @@ from ansible.vars.manager import VariableManager
 from jsonschema import Draft202012Validator
 
 from ansible_collections.gpufleet.metal.plugins.action.fleet_plan import ActionModule
+from ansible_collections.gpufleet.metal.plugins.module_utils._plan.cluster import DOCKER_POOLS
 from ansible_collections.gpufleet.metal.tests.unit.plugins.module_utils._plan.fleets import TINY_CONFIG
 
 ROOT = Path(__file__).parents[4]
@@ -69,7 +70,7 @@ def plan_of(name: str, directory: Path) -> dict[str, Any]:
 
 def test_there_are_inventories() -> None:
     """The examples and the sandbox are found."""
-    assert {"airgapped", "sandbox", "single_rack"} <= set(NAMES)
+    assert {"airgapped", "ha_kubernetes", "sandbox", "single_rack"} <= set(NAMES)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -91,7 +92,15 @@ def test_plan(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
 URL = re.compile(r"https?://([^/\s\"']+)")
 MIRROR = "mirror.vault.example"
 #: Which group each role that fetches something is applied to, as the stage playbooks do.
-GROUPS = {"docker": "gpu_nodes", "model_store": "gpu_nodes", "nvidia_driver": "gpu_nodes", "nginx": "gateways"}
+GROUPS = {
+    "docker": "gpu_nodes",
+    "model_store": "gpu_nodes",
+    "nvidia_driver": "gpu_nodes",
+    "nginx": "gateways",
+    # The air-gapped inventory has no cluster: nothing is seen of these there.
+    "flannel": "kube_control_plane",
+    "kubernetes": "kube_nodes",
+}
 FACTS = {"distribution": "Debian", "distribution_release": "bookworm", "os_family": "Debian"}
 #: Defaults that are not used with what the inventory says, and what shows that.
 UNUSED = {
@@ -164,3 +173,8 @@ def test_the_air_gapped_fleet_fetches_nothing_from_outside(tmp_path: Path) -> No
                 assert set(URL.findall(value)) <= {MIRROR}, f"{host}: {name} is {value}"
                 seen |= set(URL.findall(value)) and {name}
     assert {"__docker_toolkit_base_url", "__docker_base_url", "__nvidia_driver_url", "__nvidia_driver_key_url"} <= seen
+
+
+def test_the_pools_of_docker_that_the_plan_counts_with_are_those_of_its_role() -> None:
+    """What hosts have that say nothing of docker_address_pools."""
+    assert [pool["base"] for pool in role_values("docker")["docker_address_pools"]] == list(DOCKER_POOLS)

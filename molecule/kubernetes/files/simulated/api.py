@@ -1,0 +1,281 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The stand-in for API server and etcd: keeps the cluster's state, and asks who calls."""
+
+from __future__ import annotations
+
+import base64
+import http.server
+import json
+import secrets
+import ssl
+import string
+import threading
+import time
+from typing import Any
+
+import common
+
+ANONYMOUS = ("/readyz", "/livez", "/healthz")
+CLUSTER_INFO = "/api/v1/namespaces/kube-public/configmaps/cluster-info"
+LETTERS = string.ascii_lowercase + string.digits
+#: Who may do what.
+ALLOWED = {
+    "bootstrap": {"fetch_config", "fetch_certs", "sign_node", "add_member"},
+    "node": {"register", "get_node", "ask_serving", "get_serving"},
+}
+
+
+class RefusedError(Exception):
+    """An answer other than 200."""
+
+
+class Cluster:
+    """The state, on disk in etcd's directory, the same on all control planes."""
+
+    def __init__(self) -> None:
+        self.lock = threading.RLock()
+        self.state: dict[str, Any] = json.loads(common.STATE.read_text(encoding="utf-8"))
+
+    def save(self) -> None:
+        self.state["revision"] += 1
+        self.keep()
+        for name, address in self.state["members"].items():
+            if name != self.state["own"]:
+                self.push(address)
+
+    def keep(self) -> None:
+        common.write(common.STATE, json.dumps(self.state))
+
+    def push(self, address: str) -> None:
+        shared = {key: value for key, value in self.state.items() if key != "own"}
+        client = common.Client(common.KUBERNETES / "admin.conf")
+        client.server = f"https://{address}:{common.PORT}"
+        try:
+            client.call("replicate", state=shared)
+        except common.SimulatedError as fault:
+            common.say(f"simulated etcd: member {address} does not answer: {fault}")
+
+    # -- operations --
+
+    def replicate(self, state: dict[str, Any]) -> None:
+        if state["revision"] > self.state["revision"]:
+            self.state = {**state, "own": self.state["own"]}
+            self.keep()
+
+    def create_token(self, seconds: int, description: str) -> str:
+        identity, secret = ("".join(secrets.choice(LETTERS) for __ in range(size)) for size in (6, 16))
+        self.state["tokens"][identity] = {
+            "secret": secret,
+            "expires": time.time() + seconds,
+            "description": description,
+        }
+        self.save()
+        common.note(secret)
+        return f"{identity}.{secret}"
+
+    def delete_token(self, identity: str) -> None:
+        self.expire()
+        if self.state["tokens"].pop(identity, None) is None:
+            raise RefusedError(
+                f'failed to delete bootstrap token "{identity}": secrets "bootstrap-token-{identity}" not found'
+            )
+        self.save()
+
+    def expire(self) -> None:
+        for identity in [key for key, token in self.state["tokens"].items() if token["expires"] < time.time()]:
+            del self.state["tokens"][identity]
+
+    def list_tokens(self) -> list[str]:
+        self.expire()
+        return sorted(self.state["tokens"])
+
+    def upload_certs(self, data: str) -> None:
+        self.state["certs"] = data
+        self.save()
+
+    def delete_certs(self) -> bool:
+        found = self.state["certs"] is not None
+        self.state["certs"] = None
+        self.save()
+        return found
+
+    def fetch_certs(self) -> str:
+        if self.state["certs"] is None:
+            raise RefusedError(
+                'error downloading the secret: Secret "kubeadm-certs" was not found in the "kube-system" Namespace'
+            )
+        return str(self.state["certs"])
+
+    def fetch_config(self) -> dict[str, Any]:
+        return dict(self.state["config"])
+
+    def sign_node(self, name: str, request: str) -> str:
+        subject = common.run("openssl", "req", "-noout", "-subject", "-nameopt", "RFC2253", stdin=request)
+        if f"CN=system:node:{name}" not in subject:
+            raise RefusedError(f"the request is for {subject.strip()}, wanted system:node:{name}")
+        return common.sign(request, "ca", "extendedKeyUsage=clientAuth")
+
+    def add_member(self, name: str, address: str) -> dict[str, Any]:
+        self.state["members"][name] = address
+        self.save()
+        return {key: value for key, value in self.state.items() if key != "own"}
+
+    def remove_member(self, name: str) -> None:
+        if self.state["members"].pop(name, None):
+            self.save()
+
+    def register(self, name: str, node: dict[str, Any]) -> None:
+        known = self.state["nodes"].get(name)
+        if known is None or known["status"] != node["status"]:
+            self.state["nodes"][name] = {**node, "spec": known["spec"] if known else node["spec"]}
+            self.save()
+
+    def get_node(self, name: str) -> dict[str, Any]:
+        if name not in self.state["nodes"]:
+            raise RefusedError(f'Error from server (NotFound): nodes "{name}" not found')
+        return dict(self.state["nodes"][name])
+
+    def list_nodes(self) -> list[str]:
+        return sorted(self.state["nodes"])
+
+    def drain(self, name: str) -> None:
+        self.get_node(name)
+        self.state["nodes"][name]["spec"]["unschedulable"] = True
+        self.save()
+
+    def delete_node(self, name: str) -> None:
+        self.get_node(name)
+        del self.state["nodes"][name]
+        self.state["requests"] = {
+            key: request
+            for key, request in self.state["requests"].items()
+            if request["username"] != f"system:node:{name}"
+        }
+        self.save()
+
+    def ask_serving(self, name: str, request: str) -> str:
+        identity = f"csr-{secrets.token_hex(3)}"
+        self.state["requests"][identity] = {
+            "username": f"system:node:{name}",
+            "request": base64.b64encode(request.encode()).decode(),
+            "certificate": None,
+        }
+        self.save()
+        return identity
+
+    def get_serving(self, name: str, identity: str) -> str | None:
+        request = self.state["requests"].get(identity, {})
+        return request.get("certificate") if request.get("username") == f"system:node:{name}" else None
+
+    def list_requests(self) -> list[dict[str, Any]]:
+        return [
+            {
+                "metadata": {"name": identity},
+                "spec": {
+                    "signerName": "kubernetes.io/kubelet-serving",
+                    "username": request["username"],
+                    "usages": ["digital signature", "server auth"],
+                    "request": request["request"],
+                },
+                "status": {"conditions": [{"type": "Approved"}]} if request["certificate"] else {},
+            }
+            for identity, request in sorted(self.state["requests"].items())
+        ]
+
+    def approve(self, identity: str) -> None:
+        request = self.state["requests"].get(identity)
+        if request is None:
+            raise RefusedError(f'Error from server (NotFound): certificatesigningrequests "{identity}" not found')
+        text = base64.b64decode(request["request"]).decode()
+        names = common.run("openssl", "req", "-noout", "-text", stdin=text).partition("Subject Alternative Name:")[2]
+        names = names.strip().splitlines()[0].strip().replace("IP Address:", "IP:").replace(" ", "")
+        request["certificate"] = common.sign(text, "ca", f"extendedKeyUsage=serverAuth\nsubjectAltName={names}")
+        self.save()
+
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    """Answers; the class has the cluster."""
+
+    cluster: Cluster
+
+    def log_message(self, *arguments: Any) -> None:
+        """Nothing: a path could name a secret."""
+
+    def answer(self, status: int, text: str) -> None:
+        self.send_response(status)
+        self.end_headers()
+        self.wfile.write(text.encode())
+
+    def caller(self) -> tuple[str, str]:
+        """Return what the caller is, and its name."""
+        peer = self.connection.getpeercert()
+        if peer:
+            subject = dict(item[0] for item in peer["subject"])
+            common_name = subject["commonName"]
+            if subject.get("organizationName") == "kubeadm:cluster-admins":
+                return "admin", common_name
+            if common_name.startswith("system:node:"):
+                return "node", common_name.removeprefix("system:node:")
+        word = self.headers.get("Authorization", "").removeprefix("Bearer ")
+        identity, __, secret = word.partition(".")
+        self.cluster.expire()
+        token = self.cluster.state["tokens"].get(identity)
+        if token and secrets.compare_digest(token["secret"], secret):
+            return "bootstrap", identity
+        return "anonymous", ""
+
+    def do_GET(self) -> None:
+        if self.path in ANONYMOUS:
+            self.answer(200, "ok")
+        elif self.path == CLUSTER_INFO:
+            self.answer(200, (common.PKI / "ca.crt").read_text(encoding="utf-8"))
+        else:
+            self.answer(401, "Unauthorized")
+
+    def do_POST(self) -> None:
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        operation = body.pop("operation")
+        kind, name = self.caller()
+        if kind != "admin" and operation not in ALLOWED.get(kind, set()):
+            self.answer(403 if kind != "anonymous" else 401, f"{kind} {name!r} may not {operation}")
+            return
+        if kind == "node" and body.get("name") != name:
+            self.answer(403, f"node {name!r} may not {operation} for {body.get('name')!r}")
+            return
+        try:
+            with self.cluster.lock:
+                result = getattr(self.cluster, operation)(**body)
+        except (RefusedError, common.SimulatedError) as fault:
+            self.answer(404, str(fault))
+        else:
+            self.answer(200, json.dumps(result))
+
+
+class Server(http.server.ThreadingHTTPServer):
+    """Shakes hands in the thread of the request, so that a silent client blocks nobody."""
+
+    daemon_threads = True
+    context: ssl.SSLContext
+
+    def finish_request(self, request: Any, address: Any) -> None:
+        request.settimeout(20)
+        try:
+            wrapped = self.context.wrap_socket(request, server_side=True)
+        except (OSError, ssl.SSLError):
+            return
+        super().finish_request(wrapped, address)
+        wrapped.close()
+
+
+def serve() -> Server:
+    """Start to answer on all addresses."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_3
+    context.load_cert_chain(common.PKI / "apiserver.crt", common.PKI / "apiserver.key")
+    context.load_verify_locations(common.PKI / "ca.crt")
+    context.verify_mode = ssl.CERT_OPTIONAL
+    Handler.cluster = Cluster()
+    server = Server(("0.0.0.0", common.PORT), Handler)
+    server.context = context
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    return server

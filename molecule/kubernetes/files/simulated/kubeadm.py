@@ -1,0 +1,452 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A stand-in for kubeadm: strict about what it is told and about the order of calls. Its keys are real ones."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import secrets
+import signal
+import socket
+import ssl
+import time
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+import common
+import schema
+import yaml
+from common import KUBERNETES, MANIFESTS, PKI, SimulatedError
+
+COMPONENTS = {
+    "apiServer": "kube-apiserver",
+    "controllerManager": "kube-controller-manager",
+    "scheduler": "kube-scheduler",
+}
+CLUSTER_INFO = "/api/v1/namespaces/kube-public/configmaps/cluster-info"
+SHARED = (
+    "ca.crt",
+    "ca.key",
+    "front-proxy-ca.crt",
+    "front-proxy-ca.key",
+    "etcd/ca.crt",
+    "etcd/ca.key",
+    "sa.pub",
+    "sa.key",
+)
+
+
+def options(
+    argv: list[str], valued: tuple[str, ...], switches: tuple[str, ...] = ()
+) -> tuple[dict[str, str], list[str]]:
+    """Split options and words; an unknown option is refused."""
+    found: dict[str, str] = {}
+    words = []
+    rest = iter(argv)
+    for argument in rest:
+        name, equals, value = argument.partition("=")
+        if name in switches:
+            found[name] = value or "true"
+        elif name in valued:
+            found[name] = value if equals else next(rest)
+        elif argument.startswith("-"):
+            raise SimulatedError(f"unknown flag: {name}")
+        else:
+            words.append(argument)
+    return found, words
+
+
+def own_minor() -> str:
+    return ".".join(common.VERSION.split(".")[:2])
+
+
+def preflight(control_plane: bool, version: str | None) -> None:
+    """Collect what is wrong, as kubeadm shows it."""
+    errors = []
+    ports = (6443, 10250, 10257, 10259, 2379, 2380) if control_plane else (10250,)
+    for port in ports:
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)) == 0:
+                errors.append(f"[ERROR Port-{port}]: Port {port} is in use")
+    manifests = [f"{name}.yaml" for name in (*COMPONENTS.values(), "etcd")]
+    for path in [
+        *(MANIFESTS / name for name in manifests),
+        KUBERNETES / "kubelet.conf",
+        KUBERNETES / "bootstrap-kubelet.conf",
+    ]:
+        if path.exists():
+            errors.append(f"[ERROR FileAvailable-{str(path).replace('/', '-')}]: {path} already exists")
+    if control_plane and common.STATE.parent.is_dir() and any(common.STATE.parent.iterdir()):
+        errors.append("[ERROR DirAvailable--var-lib-etcd]: /var/lib/etcd is not empty")
+    for name in ("net/ipv4/ip_forward", "net/bridge/bridge-nf-call-iptables"):
+        path = Path("/proc/sys") / name
+        if not path.exists() or path.read_text(encoding="ascii").strip() != "1":
+            errors.append(f"[ERROR FileContent--proc-sys-{name.replace('/', '-')}]: {path} contents are not set to 1")
+    if len(Path("/proc/swaps").read_text(encoding="ascii").splitlines()) > 1:
+        errors.append("[ERROR Swap]: running with swap on is not supported")
+    if common.run("systemctl", "is-enabled", "kubelet.service", check=False).strip() != "enabled":
+        errors.append(
+            "[ERROR Service-Kubelet]: kubelet service is not enabled, please run 'systemctl enable kubelet.service'"
+        )
+    for link in ("cni0", "flannel.1"):
+        if (Path("/sys/class/net") / link).exists():
+            errors.append(f"[ERROR simulated-leftover]: the link {link} of an earlier cluster is there")
+    errors += runtime_errors()
+    if version and ".".join(version.removeprefix("v").split(".")[:2]) != own_minor():
+        errors.append(
+            f"[ERROR KubernetesVersion]: this is kubeadm {common.VERSION}, the cluster's version is {version}"
+        )
+    if errors:
+        lines = "\n\t".join(errors)
+        raise SimulatedError(f"[preflight] Some fatal errors occurred:\n\t{lines}")
+
+
+def runtime_errors() -> list[str]:
+    """Look at the real containerd."""
+    plugins = common.run("ctr", "plugins", "list", check=False)
+    if not re.search(r"^io\.containerd\.grpc\.v1\s+cri\s.*\bok\b", plugins, re.M):
+        return ["[ERROR CRI]: could not connect to the container runtime: the CRI plugin of containerd does not run"]
+    dump = common.run("containerd", "config", "dump")
+    wanted = f"pause:{common.PAUSE[own_minor()]}"
+    found = re.search(r"(?:sandbox_image|sandbox) = ['\"](.*?)['\"]", dump)
+    if not found or not found.group(1).endswith(wanted):
+        return [f"[ERROR simulated-sandbox]: containerd has {found and found.group(1)}, kubeadm wants {wanted}"]
+    return []
+
+
+def make_authorities() -> None:
+    """Make what all control planes share."""
+    for name in ("ca", "front-proxy-ca", "etcd/ca"):
+        common.certificate(name, None, f"/CN={name.replace('/', '-')}", days=3650)
+    common.run("openssl", "ecparam", "-name", "prime256v1", "-genkey", "-noout", "-out", str(PKI / "sa.key"))
+    (PKI / "sa.key").chmod(0o600)
+    common.write(PKI / "sa.pub", common.run("openssl", "pkey", "-in", str(PKI / "sa.key"), "-pubout"), 0o644)
+
+
+def make_control_plane(cluster: dict[str, Any], node: str, address: str) -> None:
+    """Make the certificates, credentials and manifests of one control plane."""
+    names = [node, "kubernetes", "kubernetes.default", address, *cluster["apiServer"]["certSANs"]]
+    common.certificate("apiserver", "ca", "/CN=kube-apiserver", "serverAuth", sorted({*names}))
+    common.certificate("apiserver-kubelet-client", "ca", "/O=kubeadm:cluster-admins/CN=apiserver", "clientAuth")
+    common.certificate("front-proxy-client", "front-proxy-ca", "/CN=front-proxy-client", "clientAuth")
+    for name in ("server", "peer"):
+        common.certificate(
+            f"etcd/{name}", "etcd/ca", f"/CN={node}", "serverAuth,clientAuth", [node, address, "127.0.0.1"]
+        )
+    common.certificate("apiserver-etcd-client", "etcd/ca", "/CN=apiserver-etcd-client", "clientAuth")
+    server = f"https://{cluster['controlPlaneEndpoint']}"
+    users = {
+        "admin.conf": ("/O=kubeadm:cluster-admins/CN=kubernetes-admin", server),
+        "controller-manager.conf": ("/CN=system:kube-controller-manager", f"https://{address}:6443"),
+        "scheduler.conf": ("/CN=system:kube-scheduler", f"https://{address}:6443"),
+    }
+    for name, (subject, target) in users.items():
+        credentials(name, subject, target)
+    for part, component in COMPONENTS.items():
+        write_manifest(cluster, part, component, address)
+    write_manifest(cluster, "etcd", "etcd", address)
+
+
+def credentials(name: str, subject: str, server: str) -> None:
+    """Write a kubeconfig with a new client certificate."""
+    common.certificate("tmp", "ca", subject, "clientAuth")
+    key, pem = PKI / "tmp.key", PKI / "tmp.crt"
+    common.write(
+        KUBERNETES / name, common.kubeconfig(server, pem.read_text(encoding="utf-8"), key.read_text(encoding="utf-8"))
+    )
+    key.unlink()
+    pem.unlink()
+
+
+def write_manifest(cluster: dict[str, Any], part: str, component: str, address: str) -> None:
+    """Write a static Pod's manifest."""
+    told = cluster["etcd"]["local"] if part == "etcd" else cluster[part]
+    given = {argument["name"]: argument["value"] for argument in told.get("extraArgs", [])}
+    defaults = {"advertise-address": address} if component == "kube-apiserver" else {}
+    volumes = told.get("extraVolumes", [])
+    manifest = {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": component, "namespace": "kube-system"},
+        "spec": {
+            "hostNetwork": True,
+            "containers": [
+                {
+                    "name": component,
+                    "image": f"{cluster['imageRepository']}/{component}:{cluster['kubernetesVersion']}",
+                    "command": [component, *(f"--{name}={value}" for name, value in {**defaults, **given}.items())],
+                    "volumeMounts": [{"name": item["name"], "mountPath": item["mountPath"]} for item in volumes],
+                }
+            ],
+            "volumes": [{"name": item["name"], "hostPath": {"path": item["hostPath"]}} for item in volumes],
+        },
+    }
+    common.write(MANIFESTS / f"{component}.yaml", yaml.safe_dump(manifest))
+
+
+def write_kubelet(document: dict[str, Any], registration: dict[str, Any]) -> None:
+    """Write what kubelet reads."""
+    content = {**document, "staticPodPath": str(MANIFESTS)}
+    common.write(common.KUBELET / "config.yaml", yaml.safe_dump(content), 0o644)
+    common.write(common.KUBELET / "registration.json", json.dumps(registration))
+    arguments = [f"--{item['name']}={item['value']}" for item in registration["kubeletExtraArgs"]]
+    common.write(common.KUBELET / "kubeadm-flags.env", f'KUBELET_KUBEADM_ARGS="{" ".join(arguments)}"\n', 0o644)
+
+
+def start_kubelet() -> None:
+    """Start it and wait until it is healthy."""
+    common.run("systemctl", "restart", "kubelet.service")
+    wait("kubelet", "http://127.0.0.1:10248/healthz")
+
+
+def wait(what: str, url: str, seconds: int = 40) -> None:
+    """Wait for an ok."""
+    end = time.monotonic() + seconds
+    context = ssl._create_unverified_context()
+    while True:
+        try:
+            with urllib.request.urlopen(url, context=context if url.startswith("https") else None, timeout=5) as answer:
+                if answer.read() == b"ok":
+                    return
+        except OSError:
+            pass
+        if time.monotonic() > end:
+            raise SimulatedError(f"[wait] the {what} is not healthy after {seconds}s: see journalctl -xeu kubelet")
+        time.sleep(0.2)
+
+
+def initialise(argv: list[str]) -> None:
+    """kubeadm init."""
+    given, words = options(
+        argv, ("--config",), ("--skip-token-print", "--upload-certs", "--skip-certificate-key-print")
+    )
+    found = common.documents(Path(given.get("--config", "")))
+    schema.validate(found)
+    if words[:2] == ["phase", "upload-certs"]:
+        upload(given, found)
+        return
+    if words:
+        raise SimulatedError(f"unknown command {words}")
+    cluster = found["ClusterConfiguration"]
+    if "kubernetesVersion" not in cluster:
+        raise SimulatedError("stand-in: no kubernetesVersion, so that kubeadm would ask the internet")
+    if "--skip-token-print" not in given:
+        raise SimulatedError("stand-in: a token would be printed")
+    preflight(True, cluster["kubernetesVersion"])
+    registration = found["InitConfiguration"]["nodeRegistration"]
+    address = found["InitConfiguration"]["localAPIEndpoint"]["advertiseAddress"]
+    say_phase("certs", "Generating certificates")
+    make_authorities()
+    make_control_plane(cluster, registration["name"], address)
+    credentials("super-admin.conf", "/O=system:masters/CN=kubernetes-super-admin", f"https://{address}:6443")
+    credentials(
+        "kubelet.conf",
+        f"/O=system:nodes/CN=system:node:{registration['name']}",
+        f"https://{cluster['controlPlaneEndpoint']}",
+    )
+    state = {
+        "revision": 1,
+        "own": registration["name"],
+        "config": {
+            "ClusterConfiguration": cluster,
+            "KubeletConfiguration": found["KubeletConfiguration"],
+            "KubeProxyConfiguration": found["KubeProxyConfiguration"],
+        },
+        "tokens": {},
+        "certs": None,
+        "nodes": {},
+        "requests": {},
+        "members": {registration["name"]: address},
+    }
+    common.write(common.STATE, json.dumps(state))
+    write_kubelet(found["KubeletConfiguration"], registration)
+    die_if_asked("init")
+    start_kubelet()
+    wait("API server", f"https://{address}:6443/livez")
+    say_phase(
+        "init", "Your Kubernetes control-plane has initialized successfully (stand-in: nothing of it is Kubernetes)"
+    )
+
+
+def say_phase(phase: str, text: str) -> None:
+    common.say(f"[{phase}] {text}")
+
+
+def die_if_asked(phase: str) -> None:
+    """Kill what called, and this program, once, where a test asks for it: a run that goes down in the middle."""
+    mark = common.FAULTS / f"kill-{phase}"
+    if mark.exists():
+        mark.unlink()
+        os.kill(os.getppid(), signal.SIGKILL)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def crypt(text: str, key: str, decrypt: bool) -> str:
+    """Encrypt or decrypt with the certificate key."""
+    mode = ["-d"] if decrypt else []
+    argv = ["openssl", "enc", "-aes-256-cbc", "-pbkdf2", "-a", "-A", *mode, "-pass", "env:SIMULATED_KEY"]
+    return common.run(*argv, stdin=text, env={"SIMULATED_KEY": key})
+
+
+def upload(given: dict[str, str], found: dict[str, dict[str, Any]]) -> None:
+    """kubeadm init phase upload-certs."""
+    if "--upload-certs" not in given:
+        raise SimulatedError("stand-in: nothing is uploaded without --upload-certs")
+    if "kubernetesVersion" not in found.get("ClusterConfiguration", {}):
+        raise SimulatedError("stand-in: no kubernetesVersion, so that kubeadm would ask the internet")
+    key = found.get("InitConfiguration", {}).get("certificateKey") or secrets.token_hex(32)
+    common.note(key)
+    if "--skip-certificate-key-print" not in given:
+        common.say(f"[upload-certs] Using certificate key:\n{key}")
+    files = {name: (PKI / name).read_text(encoding="utf-8") for name in SHARED}
+    common.Client(KUBERNETES / "admin.conf").call("upload_certs", data=crypt(json.dumps(files), key, False))
+
+
+def join(argv: list[str]) -> None:
+    """kubeadm join."""
+    given, words = options(argv, ("--config",))
+    if words or "--config" not in given:
+        raise SimulatedError("stand-in: wanted --config alone")
+    found = common.documents(Path(given["--config"]))
+    schema.validate(found)
+    document = found["JoinConfiguration"]
+    told, registration = document["discovery"]["bootstrapToken"], document["nodeRegistration"]
+    plane = document.get("controlPlane")
+    preflight(plane is not None, None)
+    server = f"https://{told['apiServerEndpoint']}"
+    authority = str(
+        common.ask(
+            common.connect(server, ssl._create_unverified_context()),
+            None,
+            CLUSTER_INFO,
+        )
+    )
+    if common.authority_hash(authority) not in told["caCertHashes"]:
+        raise SimulatedError(
+            "couldn't validate the identity of the API Server: cluster CA found in cluster-info is not pinned"
+        )
+
+    def call(operation: str, **arguments: Any) -> Any:
+        context = ssl.create_default_context(cadata=authority)
+        return common.ask(
+            common.connect(server, context), {"operation": operation, **arguments}, "/simulated", told["token"]
+        )
+
+    config = call("fetch_config")
+    cluster = config["ClusterConfiguration"]
+    if ".".join(cluster["kubernetesVersion"].removeprefix("v").split(".")[:2]) != own_minor():
+        raise SimulatedError(
+            f"this is kubeadm {common.VERSION}, the cluster's version is {cluster['kubernetesVersion']}"
+        )
+    PKI.mkdir(parents=True, exist_ok=True)
+    common.write(PKI / "ca.crt", authority, 0o644)
+    if plane is not None:
+        enter_control_plane(call, cluster, registration["name"], plane)
+    write_kubelet(config["KubeletConfiguration"], registration)
+    common.write(
+        KUBERNETES / "bootstrap-kubelet.conf",
+        json.dumps({"server": server, "token": told["token"], "name": registration["name"]}),
+    )
+    die_if_asked("join")
+    start_kubelet()
+    end = time.monotonic() + 60
+    while not (KUBERNETES / "kubelet.conf").exists():
+        if time.monotonic() > end:
+            raise SimulatedError("[kubelet-start] timed out waiting for the TLS bootstrap")
+        time.sleep(0.2)
+    (KUBERNETES / "bootstrap-kubelet.conf").unlink()
+    say_phase("join", "This node has joined the cluster (stand-in: nothing of it is Kubernetes)")
+
+
+def enter_control_plane(call: Any, cluster: dict[str, Any], node: str, plane: dict[str, Any]) -> None:
+    """Fetch the shared keys, make the own ones, and enter etcd."""
+    address = plane["localAPIEndpoint"]["advertiseAddress"]
+    if address not in cluster["apiServer"]["certSANs"]:
+        raise SimulatedError(f"stand-in: the cluster was made without {address} among certSANs")
+    for name, text in json.loads(crypt(call("fetch_certs"), plane["certificateKey"], True)).items():
+        common.write(PKI / name, text, 0o600 if name.endswith(".key") else 0o644)
+    make_control_plane(cluster, node, address)
+    shared = call("add_member", name=node, address=address)
+    common.write(common.STATE, json.dumps({**shared, "own": node}))
+
+
+def reset(argv: list[str]) -> None:
+    """kubeadm reset; it leaves links, networks and what others wrote."""
+    given, words = options(argv, ("--cri-socket",), ("--force",))
+    if words or "--force" not in given:
+        raise SimulatedError("stand-in: nobody answers the question whether to go on: wanted --force")
+    admin = KUBERNETES / "admin.conf"
+    if admin.exists() and common.STATE.exists():
+        own = json.loads(common.STATE.read_text(encoding="utf-8"))["own"]
+        try:
+            client = common.Client(admin)
+            if own not in client.call("list_nodes"):
+                common.say(
+                    f"[reset] Unable to fetch the kubeadm-config ConfigMap: no node {own}; its etcd stays a member"
+                )
+            else:
+                client.call("remove_member", name=own)
+        except SimulatedError as fault:
+            common.say(f"[reset] WARNING: {fault}")
+    common.run("systemctl", "stop", "kubelet.service")
+    for directory in (MANIFESTS, common.KUBELET, PKI):
+        for path in sorted(directory.rglob("*"), reverse=True) if directory.is_dir() else []:
+            path.rmdir() if path.is_dir() else path.unlink()
+    for path in KUBERNETES.glob("*.conf"):
+        path.unlink()
+    if common.STATE.exists():
+        common.STATE.unlink()
+    common.say("[reset] The reset process does not reset or clean up iptables, nftables or CNI configuration")
+
+
+def token(argv: list[str]) -> None:
+    """kubeadm token."""
+    given, words = options(argv, ("--kubeconfig", "--ttl", "--description"))
+    client = common.Client(Path(given.get("--kubeconfig", KUBERNETES / "admin.conf")))
+    if words == ["create"]:
+        matched = re.fullmatch(r"([0-9]+)m0s", given.get("--ttl", "24h0m0s"))
+        if matched is None:
+            raise SimulatedError("stand-in: wanted a token that lives for minutes")
+        seconds = 60 * int(matched.group(1))
+        common.say(client.call("create_token", seconds=seconds, description=given.get("--description", "")))
+    elif words[:1] == ["delete"] and len(words) == 2:
+        client.call("delete_token", identity=words[1])
+    elif words == ["list"]:
+        common.say("\n".join(client.call("list_tokens")))
+    else:
+        raise SimulatedError(f"unknown command token {words}")
+
+
+def config(argv: list[str]) -> None:
+    """kubeadm config."""
+    given, words = options(argv, ("--config", "--kubernetes-version", "--image-repository"))
+    if words == ["validate"]:
+        schema.validate(common.documents(Path(given["--config"])))
+        common.say("ok")
+    elif words == ["images", "list"]:
+        minor = ".".join(given["--kubernetes-version"].removeprefix("v").split(".")[:2])
+        if minor != own_minor():
+            raise SimulatedError(f"this version of kubeadm only supports deploying clusters with {own_minor()}")
+        repository = given.get("--image-repository", "registry.k8s.io")
+        for name in (*COMPONENTS.values(), "kube-proxy"):
+            common.say(f"{repository}/{name}:{given['--kubernetes-version']}")
+        common.say(f"{repository}/pause:{common.PAUSE[minor]}")
+    else:
+        raise SimulatedError(f"unknown command config {words}")
+
+
+def main(argv: list[str]) -> None:
+    """Choose the command."""
+    commands = {"init": initialise, "join": join, "reset": reset, "token": token, "config": config}
+    if argv[:1] == ["version"]:
+        common.say(f"v{common.VERSION}")
+    elif argv[:1] and argv[0] in commands:
+        commands[argv[0]](argv[1:])
+    else:
+        raise SimulatedError(f"unknown command {argv[:1]}")
+
+
+if __name__ == "__main__":
+    common.main(main)

@@ -1,0 +1,58 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A stand-in for kubectl: the few commands that the role uses, with the credentials of a kubeconfig."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import common
+from common import SimulatedError
+
+VALUED = ("--kubeconfig", "--namespace", "--output", "--request-timeout", "--timeout", "--raw")
+SWITCHES = ("--ignore-not-found", "--ignore-daemonsets", "--delete-emptydir-data")
+
+
+def main(argv: list[str]) -> None:
+    """Do what is asked for."""
+    given: dict[str, str] = {}
+    words = []
+    rest = iter(argv)
+    for argument in rest:
+        name, equals, value = argument.partition("=")
+        if name in SWITCHES:
+            given[name] = "true"
+        elif name in VALUED:
+            given[name] = value if equals else next(rest)
+        elif argument.startswith("-"):
+            raise SimulatedError(f"unknown flag: {name}")
+        else:
+            words.append(argument)
+    if "--kubeconfig" not in given:
+        raise SimulatedError("stand-in: wanted --kubeconfig")
+    client = common.Client(Path(given["--kubeconfig"]))
+    if words == ["get"] and "--raw" in given:
+        print(client.raw(given["--raw"]), end="")
+    elif words[:2] == ["get", "node"] and len(words) == 3:
+        print(json.dumps(client.call("get_node", name=words[2])))
+    elif words == ["get", "nodes"]:
+        print("\n".join(client.call("list_nodes")))
+    elif words == ["get", "certificatesigningrequests"] and given.get("--output") == "json":
+        print(json.dumps({"items": client.call("list_requests")}))
+    elif words[:2] == ["certificate", "approve"] and len(words) == 3:
+        client.call("approve", identity=words[2])
+    elif words[:1] == ["drain"] and len(words) == 2:
+        if "--ignore-daemonsets" not in given:
+            raise SimulatedError("cannot delete DaemonSet-managed Pods (use --ignore-daemonsets to ignore)")
+        client.call("drain", name=words[1])
+    elif words[:2] == ["delete", "node"] and len(words) == 3:
+        client.call("delete_node", name=words[2])
+    elif words == ["delete", "secret", "kubeadm-certs"] and given.get("--namespace") == "kube-system":
+        if not client.call("delete_certs") and "--ignore-not-found" not in given:
+            raise SimulatedError('Error from server (NotFound): secrets "kubeadm-certs" not found')
+    else:
+        raise SimulatedError(f"stand-in: kubectl {' '.join(words)} is not simulated")
+
+
+if __name__ == "__main__":
+    common.main(main)

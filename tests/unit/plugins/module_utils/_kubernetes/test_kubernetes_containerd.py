@@ -1,0 +1,89 @@
+# SPDX-License-Identifier: Apache-2.0
+"""containerd's version and configuration."""
+
+from __future__ import annotations
+
+import tomllib
+
+import pytest
+
+from ansible_collections.gpufleet.metal.plugins.module_utils._errors import InvalidInputError
+from ansible_collections.gpufleet.metal.plugins.module_utils._kubernetes import containerd
+
+PAUSE = "registry.k8s.io/pause:3.10.1"
+
+
+@pytest.mark.parametrize(
+    ("version", "cri", "sandbox"),
+    [
+        ("1.6.20", "io.containerd.grpc.v1.cri", "sandbox_image"),
+        ("1.7.24", "io.containerd.grpc.v1.cri", "sandbox_image"),
+        ("2.0.5", "io.containerd.cri.v1.images", "pinned_images"),
+        ("2.1.4", "io.containerd.cri.v1.images", "pinned_images"),
+    ],
+)
+def test_the_configuration(version: str, cri: str, sandbox: str) -> None:
+    found = tomllib.loads(containerd.configuration(version, PAUSE))
+    new = version.startswith("2")
+    assert found["version"] == (3 if new else 2)
+    # The NVIDIA toolkit leaves its own file there.
+    assert found["imports"] == ["/etc/containerd/conf.d/*.toml"]
+    assert "disabled_plugins" not in found
+    wanted = {"sandbox": PAUSE} if new else PAUSE
+    assert found["plugins"][cri][sandbox] == wanted
+    assert found["plugins"][cri]["registry"]["config_path"] == "/etc/containerd/certs.d"
+    runtime = found["plugins"]["io.containerd.cri.v1.runtime" if new else cri]
+    assert runtime["containerd"]["runtimes"]["runc"]["options"] == {"SystemdCgroup": True}
+    assert runtime["cni"]["conf_dir"] == "/etc/cni/net.d"
+    # 1.6 does not know CDI, and 2 has it on.
+    assert ("enable_cdi" in runtime) == (version == "1.7.24")
+
+
+@pytest.mark.parametrize("version", ["1.7.24", "2.1.4"])
+def test_what_hosts_may_need_otherwise(version: str) -> None:
+    found = tomllib.loads(containerd.configuration(version, PAUSE, "cgroupfs", True))["plugins"]
+    runtime = found.get("io.containerd.cri.v1.runtime") or found["io.containerd.grpc.v1.cri"]
+    assert runtime["restrict_oom_score_adj"] is True
+    assert runtime["containerd"]["runtimes"]["runc"]["options"] == {"SystemdCgroup": False}
+
+
+def test_the_plugins_directory_of_each_version() -> None:
+    for version, wanted in (("2.0.5", {"bin_dir": "/opt/cni/bin"}), ("2.1.4", {"bin_dirs": ["/opt/cni/bin"]})):
+        found = tomllib.loads(containerd.configuration(version, PAUSE))
+        assert wanted.items() <= found["plugins"]["io.containerd.cri.v1.runtime"]["cni"].items()
+
+
+@pytest.mark.parametrize(
+    ("found", "kubernetes", "message"),
+    [
+        (
+            "1.7.24",
+            "1.36.4",
+            "containerd is 1.7.24 and kubernetes_version is 1.36.4, which takes containerd 2.0 or newer: install a "
+            "newer containerd (docker_repository: vendor), or set kubernetes_version to 1.35.9",
+        ),
+        (
+            "1.5.9",
+            "1.35.9",
+            "containerd is 1.5.9 and kubernetes_version is 1.35.9, which takes containerd 1.6 or newer: install a "
+            "newer containerd (docker_repository: vendor)",
+        ),
+        (
+            None,
+            "1.35.9",
+            "containerd is not installed, wanted it before Kubernetes: the role docker installs it",
+        ),
+    ],
+)
+def test_a_version_that_will_not_do(found: str | None, kubernetes: str, message: str) -> None:
+    assert containerd.version_faults(found, kubernetes) == [message]
+
+
+@pytest.mark.parametrize(("found", "kubernetes"), [("1.6.20", "1.35.9"), ("1.7.24", "1.35.9"), ("2.3.1", "1.37.1")])
+def test_a_version_that_will_do(found: str, kubernetes: str) -> None:
+    assert containerd.version_faults(found, kubernetes) == []
+
+
+def test_what_is_no_version() -> None:
+    with pytest.raises(InvalidInputError, match=r"^containerd's version is 'unknown', wanted one such as 1\.7\.24$"):
+        containerd.version_of("unknown")

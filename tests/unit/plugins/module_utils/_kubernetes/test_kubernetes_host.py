@@ -1,0 +1,438 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What is read of a host, and how it comes into a cluster and out of it, on a directory in place of a host."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ansible_collections.gpufleet.metal.plugins.module_utils._errors import FleetError
+from ansible_collections.gpufleet.metal.plugins.module_utils._kubernetes import host as hosts
+from ansible_collections.gpufleet.metal.plugins.modules.kubernetes_member import change, complete
+from ansible_collections.gpufleet.metal.plugins.modules.kubernetes_offer import offer
+
+TOKEN = "abcdef.0123456789abcdef"
+KEY = "0123456789abcdef" * 4
+
+
+class Programs:
+    """Answers commands, and notes what they were told."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.calls: list[str] = []
+        self.files: list[tuple[int, str]] = []
+        self.answers: dict[str, tuple[int, str, str]] = {}
+        self.joins = True
+
+    def __call__(self, argv: Sequence[str], stdin: str | None = None) -> tuple[int, str, str]:
+        line = " ".join(argv)
+        self.calls.append(line)
+        if "--config" in argv:
+            path = Path(argv[argv.index("--config") + 1])
+            self.files.append((path.stat().st_mode & 0o777, path.read_text(encoding="utf-8")))
+        for start, answer in self.answers.items():
+            if line.startswith(start):
+                return answer
+        if argv[:2] in (["kubeadm", "join"], ["kubeadm", "init"]) and "phase" not in argv and self.joins:
+            self.write("etc/kubernetes/kubelet.conf", "credentials")
+        if argv[:2] == ["kubeadm", "reset"]:
+            (self.root / "etc/kubernetes/kubelet.conf").unlink(missing_ok=True)
+        if "get node" in line:
+            return (0, "{}", "") if self.joins else (1, "", 'nodes "gpu-1" not found')
+        return 0, "", ""
+
+    def write(self, name: str, text: str = "") -> Path:
+        path = self.root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+        return path
+
+
+@pytest.fixture
+def programs(tmp_path: Path) -> Programs:
+    return Programs(tmp_path)
+
+
+@pytest.fixture
+def host(programs: Programs) -> hosts.Host:
+    return hosts.Host(programs, str(programs.root))
+
+
+@pytest.fixture
+def membership(host: hosts.Host) -> hosts.Membership:
+    return hosts.Membership(host, "gpu-1", deadline_seconds=0)
+
+
+JOIN = {
+    "kind": "JoinConfiguration",
+    "discovery": {"bootstrapToken": {"apiServerEndpoint": "192.0.2.1:6443"}},
+    "controlPlane": {"localAPIEndpoint": {"bindPort": 6443}},
+}
+OPTIONS: dict[str, Any] = {
+    "action": "join",
+    "documents": [JOIN],
+    "token": TOKEN,
+    "certificate_key": KEY,
+    "ca_cert_hashes": ["sha256:" + "0" * 64],
+}
+
+
+def mark(programs: Programs) -> Path:
+    return programs.root / hosts.MARK
+
+
+def test_secrets_travel_in_a_file_that_is_gone_afterwards(programs: Programs, membership: hosts.Membership) -> None:
+    result = change(membership, OPTIONS, check_mode=False)
+    assert result == {"changed": True, "done": ["kubeadm join ended well"]}
+    assert [call.partition(" --config")[0] for call in programs.calls[:2]] == [
+        "kubeadm config validate",
+        "kubeadm join",
+    ]
+    for mode, text in programs.files:
+        assert mode == 0o600
+        assert TOKEN in text
+        assert KEY in text
+    assert not any(TOKEN in call or KEY in call for call in programs.calls)
+    assert TOKEN not in str(result)
+    assert os.listdir(programs.root / hosts.SECRETS_DIRECTORY) == []
+    assert not mark(programs).exists()
+
+
+def test_the_file_is_gone_where_kubeadm_fails(programs: Programs, membership: hosts.Membership) -> None:
+    programs.answers["kubeadm join"] = (1, "", f"could not use {TOKEN} and {KEY}")
+    with pytest.raises(FleetError) as caught:
+        change(membership, OPTIONS, check_mode=False)
+    assert str(caught.value) == "kubeadm join ended with exit status 1: could not use (a token) and (a key)"
+    assert os.listdir(programs.root / hosts.SECRETS_DIRECTORY) == []
+    # Preflight refused, and nothing was changed: there is nothing to go on with.
+    assert not mark(programs).exists()
+
+
+def test_a_configuration_that_is_refused_is_not_used(programs: Programs, membership: hosts.Membership) -> None:
+    programs.answers["kubeadm config validate"] = (1, "", "unknown field")
+    with pytest.raises(FleetError, match=r"^kubeadm config validate ended with exit status 1: unknown field$"):
+        change(membership, OPTIONS, check_mode=False)
+    assert len(programs.calls) == 1
+
+
+def test_an_interrupted_join_is_reset_and_made_again(programs: Programs, membership: hosts.Membership) -> None:
+    programs.write(hosts.MARK, "join\n")
+    programs.write("etc/kubernetes/bootstrap-kubelet.conf", "{}")
+    leftover = programs.write(f"{hosts.SECRETS_DIRECTORY}/old.yaml", TOKEN)
+    change(membership, OPTIONS, check_mode=False)
+    assert programs.calls[0].startswith("kubeadm reset --force")
+    # kubeadm join wants kubelet enabled, as it was prepared.
+    assert not any("disable" in call for call in programs.calls)
+    assert not leftover.exists()
+    assert not mark(programs).exists()
+
+
+def test_a_join_that_was_complete_is_left_alone(programs: Programs, membership: hosts.Membership) -> None:
+    programs.write(hosts.MARK, "join\n")
+    programs.write("etc/kubernetes/kubelet.conf", "credentials")
+    assert change(membership, OPTIONS, check_mode=False)["done"] == ["the join was complete"]
+    assert [call for call in programs.calls if call.startswith("kubeadm")] == []
+    assert not mark(programs).exists()
+
+
+def test_an_interrupted_init_is_not_thrown_away(programs: Programs, membership: hosts.Membership) -> None:
+    programs.joins = False
+    programs.write(hosts.MARK, "init\n")
+    with pytest.raises(FleetError) as caught:
+        membership.enter("init", [])
+    assert str(caught.value) == (
+        "an init was interrupted on this host, and its API server does not know the node: look at it (journalctl "
+        "--unit kubelet), or run reset_kubernetes_node for this host and start again"
+    )
+    assert mark(programs).exists()
+    assert programs.calls == []
+
+
+def test_a_member_does_not_enter_again(programs: Programs, membership: hosts.Membership) -> None:
+    programs.write("etc/kubernetes/kubelet.conf", "credentials")
+    with pytest.raises(
+        FleetError, match=r"^the host belongs to a cluster already: run reset_kubernetes_node for it first$"
+    ):
+        membership.enter("join", [JOIN])
+    assert programs.calls == []
+
+
+def test_a_node_that_the_cluster_does_not_know_stays_unfinished(
+    programs: Programs, membership: hosts.Membership
+) -> None:
+    programs.joins = False
+    with pytest.raises(FleetError, match=r"^the cluster does not know the node gpu-1 after 0 s"):
+        membership.enter("join", [JOIN])
+    assert mark(programs).read_text(encoding="utf-8") == "join\n"
+
+
+@pytest.mark.parametrize("endpoint", ["127.0.0.1:6443", "localhost:6443", "[::1]:6443"])
+def test_an_endpoint_of_this_host(endpoint: str) -> None:
+    if endpoint.startswith("[") and not socket.has_ipv6:
+        pytest.skip("no IPv6 here")
+    assert hosts.endpoint_fault(endpoint) is None
+
+
+def test_an_endpoint_where_a_load_balancer_answers() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        assert hosts.endpoint_fault(f"127.0.0.1:{port}") is None
+    assert hosts.endpoint_fault(f"127.0.0.1:{port}") == (
+        f"kubernetes_endpoint is '127.0.0.1:{port}', which is no address of this host with port 6443 and where nothing "
+        f"answers ([Errno 111] Connection refused): what serves it, such as a load balancer, comes before the cluster; "
+        f"nothing was changed"
+    )
+
+
+def test_no_cluster_is_made_where_its_endpoint_is_not(programs: Programs, membership: hosts.Membership) -> None:
+    with pytest.raises(
+        FleetError, match=r"^kubernetes_endpoint is 'api\.invalid:6443', and api\.invalid cannot be resolved"
+    ):
+        membership.enter("init", [{"controlPlaneEndpoint": "api.invalid:6443"}])
+    assert programs.calls == []
+    assert not mark(programs).exists()
+
+
+def test_an_init_prints_no_token(programs: Programs, membership: hosts.Membership) -> None:
+    membership.enter("init", [])
+    assert programs.calls[1].endswith(".yaml --skip-token-print")
+
+
+def test_a_reset_leaves_nothing(programs: Programs, membership: hosts.Membership) -> None:
+    programs.write("etc/kubernetes/kubelet.conf", "credentials")
+    for name in ("etc/cni/net.d/10-flannel.conflist", "run/flannel/subnet.env", "etc/kubernetes/gpufleet/audit.yaml"):
+        programs.write(name)
+    (programs.root / "sys/class/net/cni0").mkdir(parents=True)
+    programs.answers["nft list tables"] = (0, "table inet gpufleet\ntable ip kube-proxy\n", "")
+    done = change(membership, {**OPTIONS, "action": "reset"}, check_mode=False)["done"]
+    assert done == [
+        "kubeadm reset",
+        "link cni0",
+        "/etc/cni/net.d/10-flannel.conflist",
+        "/etc/kubernetes/gpufleet",
+        "/run/flannel",
+        "table ip kube-proxy",
+    ]
+    assert "ip link delete cni0" in programs.calls
+    assert "nft delete table ip kube-proxy" in programs.calls
+    assert "systemctl disable --now kubelet.service" in programs.calls
+    assert not (programs.root / "etc/kubernetes/gpufleet").exists()
+
+
+def test_a_clean_host_has_nothing_to_reset(programs: Programs, membership: hosts.Membership) -> None:
+    reset = {**OPTIONS, "action": "reset"}
+    assert change(membership, reset, check_mode=False) == {"changed": False, "done": []}
+    assert change(membership, reset, check_mode=True) == {"changed": False, "done": []}
+    programs.write("etc/kubernetes/kubelet.conf", "credentials")
+    assert change(membership, reset, check_mode=True) == {"changed": True, "done": ["would run kubeadm reset"]}
+    assert not any(call.startswith("kubeadm") for call in programs.calls)
+
+
+def test_a_worker_gets_no_certificate_key() -> None:
+    worker = {key: value for key, value in JOIN.items() if key != "controlPlane"}
+    (found,) = complete([worker], {**OPTIONS, "certificate_key": None})
+    assert found["discovery"]["bootstrapToken"]["token"] == TOKEN
+    assert "controlPlane" not in found
+    assert "token" not in JOIN["discovery"]["bootstrapToken"]  # type: ignore[index]
+
+
+AUTHORITY = """-----BEGIN CERTIFICATE-----
+MIIBMzCB2qADAgECAgEHMAoGCCqGSM49BAMCMBUxEzARBgNVBAMMCmt1YmVybmV0
+-----END CERTIFICATE-----
+"""
+WANTED: dict[str, Any] = {
+    "state": "present",
+    "node_name": "gpu-1",
+    "addresses": ["192.0.2.7"],
+    "document": {"kind": "InitConfiguration"},
+    "minutes": 15,
+    "token_id": None,
+    "approve": False,
+    "deadline_seconds": 0,
+    "drain_seconds": 60,
+}
+
+
+@pytest.fixture
+def plane(programs: Programs, host: hosts.Host, monkeypatch: pytest.MonkeyPatch) -> hosts.Offer:
+    programs.write("etc/kubernetes/admin.conf", "credentials")
+    programs.write("etc/kubernetes/pki/ca.crt", AUTHORITY)
+    monkeypatch.setattr(hosts.certificates, "public_key_digest", lambda text: "sha256:1")
+    programs.answers["kubectl --kubeconfig /etc/kubernetes/admin.conf get --raw /readyz"] = (0, "ok", "")
+    programs.answers["kubeadm token create"] = (0, f"{TOKEN}\n", "")
+    programs.answers["kubeadm version"] = (0, "v1.36.4\n", "")
+    return hosts.Offer(host)
+
+
+def test_an_offer_is_made_for_one_host(programs: Programs, plane: hosts.Offer) -> None:
+    made = offer(plane, WANTED, check_mode=False)["offer"]
+    assert made["token"] == TOKEN
+    assert made["token_id"] == "abcdef"
+    assert made["ca_cert_hashes"] == ["sha256:1"]
+    ((mode, text),) = programs.files
+    assert mode == 0o600
+    assert made["certificate_key"] in text
+    assert "v1.36.4" in text
+    assert not any(made["certificate_key"] in call for call in programs.calls)
+    assert programs.calls[-1] == (
+        "kubeadm token create --kubeconfig /etc/kubernetes/admin.conf --ttl 15m0s --description for the join of gpu-1, "
+        "by gpufleet.metal"
+    )
+    assert os.listdir(programs.root / hosts.SECRETS_DIRECTORY) == []
+
+
+def test_a_worker_is_offered_no_key(programs: Programs, plane: hosts.Offer) -> None:
+    made = offer(plane, {**WANTED, "document": None}, check_mode=False)["offer"]
+    assert made["certificate_key"] is None
+    assert not any("upload-certs" in call for call in programs.calls)
+
+
+def test_check_mode_makes_no_offer(programs: Programs, plane: hosts.Offer) -> None:
+    result = offer(plane, WANTED, check_mode=True)
+    assert (result["cluster"], result["answers"], result["offer"], result["changed"]) == (True, True, None, False)
+    assert len(programs.calls) == 1
+
+
+def test_a_silent_cluster_is_one(programs: Programs, plane: hosts.Offer) -> None:
+    programs.answers["kubectl --kubeconfig /etc/kubernetes/admin.conf get --raw /readyz"] = (
+        1,
+        "",
+        "connection refused",
+    )
+    result = offer(plane, WANTED, check_mode=False)
+    assert (result["cluster"], result["answers"], result["answer"]) == (True, False, "connection refused")
+
+
+def test_a_host_without_a_cluster_says_so(host: hosts.Host) -> None:
+    result = offer(hosts.Offer(host), WANTED, check_mode=False)
+    assert (result["cluster"], result["answers"], result["offer"]) == (False, False, None)
+
+
+def test_what_was_offered_is_made_worthless(programs: Programs, plane: hosts.Offer) -> None:
+    programs.answers["kubeadm token delete"] = (1, "", 'secrets "bootstrap-token-abcdef" not found')
+    offer(plane, {**WANTED, "state": "absent", "token_id": "abcdef"}, check_mode=False)
+    assert programs.calls[1] == "kubeadm token delete --kubeconfig /etc/kubernetes/admin.conf abcdef"
+    assert "delete secret kubeadm-certs" in programs.calls[2]
+    programs.answers["kubeadm token delete"] = (1, "", "connection refused")
+    with pytest.raises(FleetError, match=r"^kubeadm token delete ended with exit status 1: connection refused$"):
+        offer(plane, {**WANTED, "state": "absent", "token_id": "abcdef"}, check_mode=False)
+
+
+def requests(*items: tuple[str, str, bool]) -> str:
+    return json.dumps(
+        {
+            "items": [
+                {
+                    "metadata": {"name": name},
+                    "spec": {"signerName": "kubernetes.io/kubelet-serving", "username": f"system:node:{node}"},
+                    "status": {"conditions": [{"type": "Approved"}]} if decided else {},
+                }
+                for name, node, decided in items
+            ]
+        }
+    )
+
+
+def test_only_the_requests_of_the_node_are_approved(
+    programs: Programs, plane: hosts.Offer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hosts.certificates, "request_faults", lambda *arguments: [])
+    listed = "kubectl --kubeconfig /etc/kubernetes/admin.conf --request-timeout=20s get certificatesigningrequests"
+    programs.answers[listed] = (0, requests(("a", "gpu-1", False), ("b", "gpu-2", False), ("c", "gpu-1", True)), "")
+    result = offer(plane, {**WANTED, "state": "absent", "approve": True}, check_mode=False)
+    assert result["done"] == ["signed the serving certificate of gpu-1"]
+    assert [call.split()[-1] for call in programs.calls if "certificate approve" in call] == ["a"]
+    monkeypatch.setattr(hosts.certificates, "request_faults", lambda *arguments: ["it asks for cp-1, wanted gpu-1"])
+    with pytest.raises(FleetError) as caught:
+        offer(plane, {**WANTED, "state": "absent", "approve": True}, check_mode=False)
+    assert str(caught.value) == "the request a of gpu-1 is not signed: it asks for cp-1, wanted gpu-1"
+
+
+def test_a_kubelet_that_asks_for_nothing(programs: Programs, plane: hosts.Offer) -> None:
+    listed = "kubectl --kubeconfig /etc/kubernetes/admin.conf --request-timeout=20s get certificatesigningrequests"
+    programs.answers[listed] = (0, requests(), "")
+    with pytest.raises(FleetError, match=r"^the kubelet of gpu-1 asked for no serving certificate within 0 s"):
+        offer(plane, {**WANTED, "state": "absent", "approve": True}, check_mode=False)
+
+
+def test_draining_and_deleting(programs: Programs, plane: hosts.Offer) -> None:
+    assert offer(plane, {**WANTED, "state": "drained"}, check_mode=False)["done"] == ["drained gpu-1"]
+    assert programs.calls[-1] == (
+        "kubectl --kubeconfig /etc/kubernetes/admin.conf drain gpu-1 --ignore-daemonsets "
+        "--delete-emptydir-data --timeout=60s"
+    )
+    assert offer(plane, {**WANTED, "state": "removed"}, check_mode=False)["done"] == ["deleted gpu-1"]
+    programs.joins = False
+    answer = (1, "", 'Error from server (NotFound): nodes "gpu-1" not found')
+    programs.answers["kubectl --kubeconfig /etc/kubernetes/admin.conf --request-timeout=20s get node"] = answer
+    assert offer(plane, {**WANTED, "state": "removed"}, check_mode=False)["changed"] is False
+
+
+def test_what_the_host_has(programs: Programs, host: hosts.Host) -> None:
+    release = os.uname().release
+    built_in = "kernel/net/netfilter/nf_tables.ko\nkernel/drivers/net/vxlan/vxlan.ko\n"
+    programs.write(f"lib/modules/{release}/modules.builtin", built_in)
+    programs.write("proc/filesystems", "nodev\toverlay\n\text4\n")
+    programs.answers["modprobe"] = (1, "", "")
+    assert host.modules(["overlay", "br_netfilter", "nf_tables", "vxlan"]) == {
+        "overlay": "loaded",
+        "br_netfilter": "missing",
+        "nf_tables": "built in",
+        "vxlan": "built in",
+    }
+    programs.answers["modprobe"] = (0, "", "")
+    assert host.modules(["br_netfilter"]) == {"br_netfilter": "available"}
+    programs.write("proc/sys/vm/overcommit_memory", "1\n")
+    assert host.sysctls(["vm.overcommit_memory", "vm.none"]) == {"vm.overcommit_memory": "1"}
+    programs.write("proc/swaps", "Filename Type Size Used Priority\n/dev/sda2 partition 1 0 -2\n")
+    assert host.swap() == ["/dev/sda2"]
+    head = "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode\n"
+    line = "   0: 00000000:192B 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 77 1\n"
+    programs.write("proc/net/tcp", head + line)
+    programs.write("proc/7/comm", "kube-apiserver\n")
+    (programs.root / "proc/7/fd").mkdir()
+    (programs.root / "proc/7/fd/3").symlink_to("socket:[77]")
+    assert host.listeners() == {"6443": "kube-apiserver"}
+    programs.write("etc/resolv.conf", "search example.org\nnameserver 192.0.2.53\n")
+    assert host.resolver(None) == {"path": "/etc/resolv.conf", "exists": True, "nameservers": ["192.0.2.53"]}
+    assert host.resolver("/etc/none")["exists"] is False
+    programs.answers["kubeadm config images list"] = (0, "registry.k8s.io/etcd:3.6\nregistry.k8s.io/pause:3.10.1\n", "")
+    assert host.pause_image("1.36.4", "registry.k8s.io") == "registry.k8s.io/pause:3.10.1"
+    programs.write("var/lib/kubelet/config.yaml", "kind: KubeletConfiguration\ncgroupDriver: systemd\n")
+    assert host.kubelet_cgroup_driver() == "systemd"
+
+
+def test_what_a_member_is(programs: Programs, host: hosts.Host) -> None:
+    assert host.member() is None
+    programs.write("etc/kubernetes/kubelet.conf").chmod(0o600)
+    assert host.member() == {"role": "node"}
+    programs.write("etc/kubernetes/manifests/kube-apiserver.yaml", "kind: Pod\n").chmod(0o644)
+    assert host.member() == {"role": "control_plane"}
+    assert host.manifests() == {"kube-apiserver": "kind: Pod\n"}
+    assert host.modes() == {
+        "/etc/kubernetes/kubelet.conf": "0600",
+        "/etc/kubernetes/manifests/kube-apiserver.yaml": "0644",
+    }
+    programs.write(hosts.MARK, "join\n")
+    assert host.member() is None
+
+
+def test_containerd(programs: Programs, host: hosts.Host) -> None:
+    shown = "containerd github.com/containerd/containerd 1.7.24~ds1 1.7.24~ds1-6"
+    programs.answers["containerd --version"] = (0, shown, "")
+    programs.answers["ctr --namespace k8s.io tasks list"] = (0, "a\nb\n", "")
+    written = programs.write("etc/containerd/config.toml", "version = 2\n")
+    os.utime(written, (1000, 1000))
+    unit = {"ActiveState": "active", "UnitFileState": "enabled", "ActiveEnterTimestamp": "@999"}
+    found = host.containerd(unit)
+    assert (found["version"], found["containers"], found["stale"]) == ("1.7.24~ds1", 2, True)
+    assert host.containerd({**unit, "ActiveEnterTimestamp": "@1000"})["stale"] is False
+    programs.answers["containerd --version"] = (127, "", "containerd: No such file or directory")
+    assert host.containerd({})["version"] is None

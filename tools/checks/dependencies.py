@@ -11,8 +11,10 @@ from .repository import ROOT, load_yaml, report, tracked_files
 
 #: Where users' runs come from. The sandbox and the tests have their own needs, met by the tool environment.
 SHIPPED = re.compile(r"^(roles|plugins|playbooks)/(?!sandbox/)")
-#: Namespaces of collections; a name in one of them followed by two more parts is a use.
-USE = re.compile(r"\b((?:ansible|community|containers|kubernetes)\.(?!builtin\b|legacy\b)[a-z0-9_]+)\.[a-z][a-z0-9_]+")
+#: Namespaces of collections; a name in one of them followed by two more parts is a use, but for a key of the plan.
+USE = re.compile(
+    r"(?<!fleet_plan\.)\b((?:ansible|community|containers|kubernetes)\.(?!builtin\b|legacy\b)[a-z0-9_]+)\.[a-z][a-z0-9_]+"
+)
 #: Parts of ansible-core's Python package and of dotted prose that look like a use.
 NOT_COLLECTIONS = frozenset(
     f"ansible.{name}" for name in ("cli", "errors", "executor", "inventory", "module_utils", "parsing", "playbook")

@@ -12,6 +12,7 @@ import yaml
 
 ROOT = Path(__file__).resolve().parents[3]
 FILES = sorted([*ROOT.glob("roles/*/tasks/**/*.yml"), *ROOT.glob("playbooks/**/*.yml")])
+FILES = [path for path in FILES if path.parent.name != "vars"]
 
 
 def delegated(entries: Any, inherited: dict[str, Any] | None = None) -> Iterator[tuple[str, dict[str, Any]]]:

@@ -31,6 +31,13 @@ def compared(*names: str, **actions: list[dict[str, Any]]) -> dict[str, Any]:
     return {"results": [{"__vllm_instance": {"name": name}, "actions": actions.get(name, [])} for name in names]}
 
 
+def test_the_backend_is_no_part_of_what_a_container_is_made_of() -> None:
+    """A plan that names it gives the same digest as one of before, so that no engine is replaced for it."""
+    before = {"name": "a", "model": "m", "port": 8000, "arguments": ["x"], "gpus": []}
+    assert rendered("__specified", __vllm_instance={**before, "backend": "docker"}) == before
+    assert rendered("__specified", __vllm_instance=before) == before
+
+
 def test_the_defaults_of_tls_are_the_ones_that_the_specification_states() -> None:
     specification = DataLoader().load_from_file(str(ROLE / "meta" / "argument_specs.yml"))
     options = specification["argument_specs"]["main"]["options"]["vllm_tls"]["options"]
@@ -115,6 +122,6 @@ def test_the_image_that_was_brought_in_is_the_one_that_runs() -> None:
 
 def test_stopped_engines_do_not_come_back_with_the_container_engine() -> None:
     """Docker starts what restarts ``always`` with its daemon, whoever stopped it; tests/fleet does that for real."""
-    tasks = DataLoader().load_from_file(str(ROLE / "tasks/stop.yml"))
+    tasks = DataLoader().load_from_file(str(ROLE / "tasks/stop_containers.yml"))
     options = next(task["community.docker.docker_container"] for task in tasks if "loop" in task)
     assert (options["state"], options["restart_policy"]) == ("stopped", "no")

@@ -1,0 +1,456 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+"""A stand-in for an API server and its controllers: python3 simulated_api.py ADDRESS PORT DIRECTORY NODE...
+
+It is not Kubernetes. It keeps objects, answers as the API does to get, list, server-side apply and delete, refuses what
+is not asked for strictly, and says of workloads and nodes what controllers and kubelets would say; no container runs.
+DIRECTORY gets keys and admin.conf, objects.yml and calls.log, and faults.json is read there:
+{"refuse": {"Kind/name": "message"}, "unready": ["Kind/name"], "crash": ["Kind/name"]}. Called as kubectl it reads a
+kubeconfig that is written as JSON.
+"""
+
+from __future__ import annotations
+
+import base64
+import copy
+import hashlib
+import http.server
+import json
+import re
+import ssl
+import subprocess
+import sys
+import threading
+import time
+import urllib.parse
+from pathlib import Path
+from typing import Any
+
+RESOURCES = {
+    "namespaces": ("Namespace", False),
+    "nodes": ("Node", False),
+    "persistentvolumes": ("PersistentVolume", False),
+    "priorityclasses": ("PriorityClass", False),
+    "clusterroles": ("ClusterRole", False),
+    "clusterrolebindings": ("ClusterRoleBinding", False),
+    "validatingadmissionpolicies": ("ValidatingAdmissionPolicy", False),
+    "validatingadmissionpolicybindings": ("ValidatingAdmissionPolicyBinding", False),
+    "pods": ("Pod", True),
+    "secrets": ("Secret", True),
+    "configmaps": ("ConfigMap", True),
+    "serviceaccounts": ("ServiceAccount", True),
+    "persistentvolumeclaims": ("PersistentVolumeClaim", True),
+    "roles": ("Role", True),
+    "rolebindings": ("RoleBinding", True),
+    "networkpolicies": ("NetworkPolicy", True),
+    "daemonsets": ("DaemonSet", True),
+    "deployments": ("Deployment", True),
+}
+GROUPS = {
+    "v1": ("namespaces nodes persistentvolumes pods secrets configmaps serviceaccounts persistentvolumeclaims").split(),
+    "apps/v1": ["daemonsets", "deployments"],
+    "networking.k8s.io/v1": ["networkpolicies"],
+    "rbac.authorization.k8s.io/v1": ["clusterroles", "clusterrolebindings", "roles", "rolebindings"],
+    "scheduling.k8s.io/v1": ["priorityclasses"],
+    "admissionregistration.k8s.io/v1": ["validatingadmissionpolicies", "validatingadmissionpolicybindings"],
+}
+PATH = re.compile(
+    r"/(?:api/(?P<core>v1)|apis/(?P<group>[a-z0-9.]+/v1))"
+    r"(?:/namespaces/(?P<namespace>[^/]+)(?=/[a-z]))?/(?P<plural>[a-z]+)(?:/(?P<name>[^/]+))?"
+)
+#: Fields that an object keeps for its life.
+IMMUTABLE = {
+    "Deployment": ("selector",),
+    "DaemonSet": ("selector",),
+    "PersistentVolume": ("local", "nodeAffinity"),
+    "PersistentVolumeClaim": ("accessModes", "volumeName", "storageClassName", "volumeMode"),
+}
+WORKLOADS = ("Deployment", "DaemonSet")
+APPLY = "application/apply-patch+yaml"
+
+
+class RefusedError(Exception):
+    """An answer that is a Status."""
+
+    def __init__(self, status: int, reason: str, message: str, **details: Any) -> None:
+        super().__init__(message)
+        self.status = status
+        self.body = {"kind": "Status", "apiVersion": "v1", "status": "Failure", "message": message, "reason": reason}
+        self.body.update({"details": details, "code": status})
+
+
+def merged(base: Any, before: Any, now: Any) -> Any:
+    """Return what an apply makes of an object: what the manager no longer names goes, what it names is set."""
+    if not isinstance(now, dict) or not isinstance(base, dict):
+        return copy.deepcopy(now)
+    found = {
+        key: copy.deepcopy(value)
+        for key, value in base.items()
+        if key in now or not (isinstance(before, dict) and key in before)
+    }
+    for key, value in now.items():
+        found[key] = merged(found.get(key), before.get(key) if isinstance(before, dict) else None, value)
+    return found
+
+
+def with_defaults(item: dict[str, Any]) -> dict[str, Any]:
+    """Add some of what the API adds."""
+    if item["kind"] == "Namespace":
+        item["spec"] = {"finalizers": ["kubernetes"]}
+        item["metadata"].setdefault("labels", {})["kubernetes.io/metadata.name"] = item["metadata"]["name"]
+    if item["kind"] == "Deployment":
+        item["spec"].setdefault("progressDeadlineSeconds", 600)
+    if item["kind"] in WORKLOADS:
+        item["spec"].setdefault("revisionHistoryLimit", 10)
+        pod = item["spec"]["template"]["spec"]
+        pod.setdefault("dnsPolicy", "ClusterFirst")
+        pod.setdefault("schedulerName", "default-scheduler")
+        for container in [*pod.get("initContainers", []), *pod["containers"]]:
+            container.setdefault("terminationMessagePath", "/dev/termination-log")
+            container.setdefault("terminationMessagePolicy", "File")
+    return item
+
+
+def selected(item: dict[str, Any], selector: str) -> bool:
+    """Whether a selector of labels selects an object."""
+    labels = item["metadata"].get("labels") or {}
+    for term in re.findall(r"(?:[^,(]|\([^)]*\))+", selector):
+        match = re.fullmatch(r"(?P<key>[^ !=]+) (?P<word>in|notin) \((?P<values>[^)]*)\)", term.strip())
+        if match:
+            inside = labels.get(match["key"]) in match["values"].replace(" ", "").split(",")
+            holds = inside is (match["word"] == "in")
+        elif term.startswith("!"):
+            holds = term[1:] not in labels
+        elif "!=" in term:
+            key, __, value = term.partition("!=")
+            holds = labels.get(key) != value
+        elif "=" in term:
+            key, __, value = term.partition("=")
+            holds = labels.get(key) == value
+        else:
+            holds = term in labels
+        if not holds:
+            return False
+    return True
+
+
+class Store:
+    """The objects, and what is made of a request."""
+
+    def __init__(self, directory: Path | None = None, schema: Any = None) -> None:
+        self.directory = directory
+        self.schema = schema
+        self.objects: dict[str, dict[str, Any]] = {}
+        self.applied: dict[str, Any] = {}
+        self.faults: dict[str, Any] = {}
+        self.calls: list[str] = []
+        self.revision = 100
+        self.lock = threading.RLock()
+        for name in ("default", "kube-system"):
+            self._keep(self._born({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}}))
+
+    def _key(self, item: dict[str, Any]) -> str:
+        return f"{item['kind']}/{item['metadata'].get('namespace', '')}/{item['metadata']['name']}"
+
+    def _born(self, item: dict[str, Any]) -> dict[str, Any]:
+        about = item["metadata"]
+        about["uid"] = hashlib.sha256(f"{self._key(item)} {self.revision}".encode()).hexdigest()[:32]
+        about["creationTimestamp"] = "2026-01-01T00:00:00Z"
+        about.setdefault("generation", 1)
+        return with_defaults(item)
+
+    def _keep(self, item: dict[str, Any]) -> None:
+        self.revision += 1
+        item["metadata"]["resourceVersion"] = str(self.revision)
+        item["metadata"].pop("status", None)
+        self.objects[self._key(item)] = item
+        self.write()
+
+    def write(self) -> None:
+        """Keep the state where a test can read it."""
+        if self.directory is not None:
+            text = "".join(f"---\n{json.dumps(item, indent=1)}\n" for item in self.objects.values())
+            (self.directory / "objects.yml").write_text(text, encoding="utf-8")
+
+    def add_node(self, name: str) -> None:
+        """Let a kubelet register."""
+        self._keep(self._born({"apiVersion": "v1", "kind": "Node", "metadata": {"name": name}}))
+
+    def said_of(self, name: str, item: dict[str, Any]) -> Any:
+        """Return a fault that a test has asked for."""
+        wanted = self.faults.get(name) or {}
+        key = f"{item['kind']}/{item['metadata']['name']}"
+        return (wanted.get(key) if isinstance(wanted, dict) else key in wanted) or None
+
+    def request(self, method: str, path: str, query: dict[str, str], headers: Any, body: Any) -> dict[str, Any]:
+        """Return the answer to a request. Raises RefusedError."""
+        if self.directory is not None and (self.directory / "faults.json").exists():
+            self.faults = json.loads((self.directory / "faults.json").read_text(encoding="utf-8"))
+        match = PATH.fullmatch(path)
+        version = match and (match["core"] or match["group"])
+        if not match or match["plural"] not in GROUPS.get(version, []):
+            raise RefusedError(404, "NotFound", "404 page not found")
+        kind, namespaced = RESOURCES[match["plural"]]
+        namespace, name = match["namespace"], match["name"] and urllib.parse.unquote(match["name"])
+        if (namespace and not namespaced) or (name and namespaced and not namespace):
+            raise RefusedError(404, "NotFound", "404 page not found")
+        about = {"name": name, **({"namespace": namespace} if namespace else {})}
+        item = {"apiVersion": version, "kind": kind, "metadata": about}
+        if method == "GET" and name is None:
+            return self._list(item, namespace, query)
+        if method == "GET":
+            return self._with_status(self._there(item))
+        if method == "PATCH":
+            return self._with_status(self._apply(item, query, headers, body))
+        if method == "DELETE":
+            return self._delete(item, body)
+        raise RefusedError(405, "MethodNotAllowed", f"the stand-in has no {method}")
+
+    def _there(self, item: dict[str, Any]) -> dict[str, Any]:
+        found = self.objects.get(self._key(item))
+        if found is None:
+            plural = next(name for name, (kind, __) in RESOURCES.items() if kind == item["kind"])
+            name = item["metadata"]["name"]
+            raise RefusedError(404, "NotFound", f'{plural} "{name}" not found', name=name, kind=plural)
+        return found
+
+    def _list(self, item: dict[str, Any], namespace: str | None, query: dict[str, str]) -> dict[str, Any]:
+        objects = [*self.objects.values(), *self._pods()]
+        wanted = [
+            each
+            for each in objects
+            if each["kind"] == item["kind"]
+            and namespace in (None, each["metadata"].get("namespace"))
+            and selected(each, query.get("labelSelector", ""))
+        ]
+        start, size = int(query.get("continue") or 0), int(query["limit"])
+        page = [
+            {key: value for key, value in self._with_status(each).items() if key not in ("kind", "apiVersion")}
+            for each in wanted[start : start + size]
+        ]
+        following = {"continue": str(start + size)} if start + size < len(wanted) else {}
+        return {"kind": f"{item['kind']}List", "metadata": following, "items": page}
+
+    def _apply(self, item: dict[str, Any], query: dict[str, str], headers: Any, body: Any) -> dict[str, Any]:
+        self._check_request(item, query, headers, body)
+        key = self._key(item)
+        existing = self.objects.get(key)
+        message = self.said_of("refuse", item)
+        if message:
+            raise RefusedError(422, "Invalid", f'{item["kind"]} "{item["metadata"]["name"]}" is invalid: {message}')
+        if existing is None:
+            made = self._born(copy.deepcopy(body))
+        else:
+            made = with_defaults(merged(existing, self.applied.get(key), body))
+            for field in IMMUTABLE.get(item["kind"], ()):
+                if made["spec"].get(field) != existing["spec"].get(field):
+                    text = f'{item["kind"]} "{item["metadata"]["name"]}" is invalid: spec.{field}: field is immutable'
+                    raise RefusedError(422, "Invalid", text)
+            if made.get("spec") != existing.get("spec"):
+                made["metadata"]["generation"] += 1
+        made["metadata"]["managedFields"] = [{"manager": query["fieldManager"], "operation": "Apply"}]
+        if query.get("dryRun") != "All" and made != existing:
+            made["metadata"].setdefault("annotations", {})
+            if not made["metadata"]["annotations"]:
+                del made["metadata"]["annotations"]
+            self.applied[key] = copy.deepcopy(body)
+            self._keep(made)
+        return made
+
+    def _check_request(self, item: dict[str, Any], query: dict[str, str], headers: Any, body: Any) -> None:
+        wanted = {"fieldManager": "gpufleet.metal", "fieldValidation": "Strict", "force": "true"}
+        if {key: value for key, value in query.items() if key != "dryRun"} != wanted:
+            raise RefusedError(400, "BadRequest", f"stand-in: found {query}, wanted {wanted}")
+        if headers.get("Content-Type") != APPLY:
+            raise RefusedError(415, "UnsupportedMediaType", f"stand-in: wanted {APPLY}")
+        for name in ("apiVersion", "kind"):
+            if body.get(name) != item[name]:
+                raise RefusedError(400, "BadRequest", f"found {name} {body.get(name)!r} at a path of {item[name]!r}")
+        about = body["metadata"]
+        if {key: about.get(key) for key in item["metadata"]} != item["metadata"]:
+            raise RefusedError(400, "BadRequest", "the object is another one than the path's")
+        namespace = item["metadata"].get("namespace")
+        if namespace and f"Namespace//{namespace}" not in self.objects:
+            text = f'namespaces "{namespace}" not found'
+            raise RefusedError(404, "NotFound", text, name=namespace, kind="namespaces")
+        if self.schema is not None:
+            self.schema(body)
+
+    def _delete(self, item: dict[str, Any], body: Any) -> dict[str, Any]:
+        found = self._there(item)
+        if (body.get("preconditions") or {}).get("uid") != found["metadata"]["uid"]:
+            raise RefusedError(409, "Conflict", "the UID in the precondition does not match")
+        key = self._key(item)
+        del self.objects[key]
+        self.applied.pop(key, None)
+        self.write()
+        return {"kind": "Status", "apiVersion": "v1", "status": "Success"}
+
+    # -- what controllers and kubelets would do --
+
+    def _with_status(self, item: dict[str, Any]) -> dict[str, Any]:
+        unready = self.said_of("unready", item) or self.said_of("crash", item)
+        if item["kind"] == "Node":
+            ready = {"type": "Ready", "status": "False" if unready else "True", "message": "simulated"}
+            return {**item, "status": {"conditions": [ready]}}
+        if item["kind"] not in WORKLOADS or "uid" not in item["metadata"]:
+            return item
+        count = self._count(item)
+        seen = {"observedGeneration": item["metadata"]["generation"]}
+        if item["kind"] == "DaemonSet":
+            states = {"updatedNumberScheduled": count, "numberAvailable": 0 if unready else count}
+            return {**item, "status": {**seen, "desiredNumberScheduled": count, **states}}
+        states = {"replicas": count, "updatedReplicas": count, "availableReplicas": 0 if unready else count}
+        return {**item, "status": {**seen, **states}}
+
+    def _count(self, item: dict[str, Any]) -> int:
+        if item["kind"] == "DaemonSet":
+            return sum(each["kind"] == "Node" for each in self.objects.values())
+        return int(item["spec"].get("replicas", 1))
+
+    def _pods(self) -> list[dict[str, Any]]:
+        found = []
+        for item in self.objects.values():
+            if item["kind"] not in WORKLOADS:
+                continue
+            template = item["spec"]["template"]
+            digest = hashlib.sha256(json.dumps(template, sort_keys=True).encode()).hexdigest()[:10]
+            container = template["spec"]["containers"][0]
+            state: dict[str, Any] = {"state": {"running": {}}, "restartCount": 0}
+            if self.said_of("crash", item):
+                ended = {"exitCode": 1, "reason": "Error", "message": "simulated: out of memory\n"}
+                # One more each second, as one would see that ends at once.
+                state = {"state": {"waiting": {"reason": "CrashLoopBackOff"}}, "restartCount": int(time.monotonic())}
+                state["lastState"] = {"terminated": ended}
+            image = {"name": container["name"], "imageID": container["image"].replace("vllm/", "docker.io/vllm/")}
+            for number in range(self._count(item)):
+                about = {
+                    "name": f"{item['metadata']['name']}-{digest}-{number}",
+                    "labels": template["metadata"]["labels"],
+                }
+                about["namespace"] = item["metadata"]["namespace"]
+                place = template["spec"].get("nodeSelector", {}).get("kubernetes.io/hostname")
+                found.append(
+                    {
+                        "apiVersion": "v1",
+                        "kind": "Pod",
+                        "metadata": about,
+                        "spec": {**template["spec"], "nodeName": place},
+                        "status": {"phase": "Running", "containerStatuses": [{**image, **state}]},
+                    }
+                )
+        return found
+
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    """Answers; the class has the store."""
+
+    store: Store
+    protocol_version = "HTTP/1.1"
+    #: Head and body in one packet, or each answer would wait for the other side to acknowledge the first.
+    wbufsize = 1 << 16
+
+    def log_message(self, *__: Any) -> None:
+        """Nothing: the store keeps the calls."""
+
+    def _serve(self) -> None:
+        length = int(self.headers.get("Content-Length") or 0)
+        text = self.rfile.read(length) if length else b""
+        parts = urllib.parse.urlsplit(self.path)
+        query = dict(urllib.parse.parse_qsl(parts.query, keep_blank_values=True))
+        status = 200
+        try:
+            self._authorize()
+            with self.store.lock:
+                call = f"{self.command} {parts.path}{' (dry run)' if query.get('dryRun') else ''}"
+                self.store.calls.append(call)
+                if self.store.directory is not None:
+                    with (self.store.directory / "calls.log").open("a", encoding="utf-8") as stream:
+                        stream.write(f"{call}\n")
+                body = json.loads(text) if text else {}
+                answer = self.store.request(self.command, parts.path, query, self.headers, body)
+        except RefusedError as fault:
+            status, answer = fault.status, fault.body
+        data = json.dumps(answer).encode()
+        self.send_response(status)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data)
+
+    do_GET = do_PATCH = do_DELETE = do_POST = _serve  # noqa: N815 - the library's names
+
+    def _authorize(self) -> None:
+        peer = self.connection.getpeercert() if isinstance(self.connection, ssl.SSLSocket) else None
+        subject = dict(item[0] for item in (peer or {}).get("subject", ()))
+        if subject.get("organizationName") != "kubeadm:cluster-admins":
+            name = subject.get("commonName", "system:anonymous")
+            raise RefusedError(403, "Forbidden", f'User "{name}" cannot do that')
+
+
+def make_keys(directory: Path, address: str, port: int) -> None:
+    """Make an authority, the server's certificate, and admin.conf as kubeadm would, but as JSON."""
+
+    def openssl(*arguments: str) -> None:
+        subprocess.run(["openssl", *arguments], cwd=directory, check=True, capture_output=True)
+
+    new = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
+    authority = ["-addext", "basicConstraints=critical,CA:TRUE", "-addext", "keyUsage=critical,keyCertSign"]
+    openssl("req", "-x509", *new, "-keyout", "ca.key", "-out", "ca.crt", "-days", "2", "-subj", "/CN=ca", *authority)
+    subjects = {"server": "/CN=kube-apiserver", "admin": "/O=kubeadm:cluster-admins/CN=kubernetes-admin"}
+    for name, subject in {**subjects, "nobody": "/CN=nobody"}.items():
+        (directory / f"{name}.ext").write_text(f"subjectAltName=IP:{address}\n", encoding="utf-8")
+        openssl("req", *new, "-keyout", f"{name}.key", "-out", f"{name}.csr", "-subj", subject)
+        signed = ["-CA", "ca.crt", "-CAkey", "ca.key", "-CAcreateserial", "-days", "2", "-extfile", f"{name}.ext"]
+        openssl("x509", "-req", "-in", f"{name}.csr", "-out", f"{name}.crt", *signed)
+
+    def packed(name: str) -> str:
+        return base64.b64encode((directory / name).read_bytes()).decode()
+
+    for name in ("admin", "nobody"):
+        cluster = {"server": f"https://{address}:{port}", "certificate-authority-data": packed("ca.crt")}
+        user = {"client-certificate-data": packed(f"{name}.crt"), "client-key-data": packed(f"{name}.key")}
+        document = {
+            "apiVersion": "v1",
+            "kind": "Config",
+            "clusters": [{"name": "simulated", "cluster": cluster}],
+            "users": [{"name": name, "user": user}],
+            "contexts": [{"name": name, "context": {"cluster": "simulated", "user": name}}],
+            "current-context": name,
+        }
+        path = directory / f"{name}.conf"
+        path.touch(mode=0o600)
+        path.write_text(json.dumps(document), encoding="utf-8")
+
+
+def kubectl(arguments: list[str]) -> str:
+    """Stand in for the one command that is needed of kubectl."""
+    wanted = ["config", "view", "--kubeconfig", "", "--raw", "--minify", "--flatten", "--output", "json"]
+    if len(arguments) != len(wanted) or [*arguments[:3], "", *arguments[4:]] != wanted:
+        raise SystemExit(f"stand-in: kubectl {' '.join(arguments)} is not simulated")
+    return Path(arguments[3]).read_text(encoding="utf-8")
+
+
+def server(store: Store, address: str, port: int, directory: Path) -> http.server.ThreadingHTTPServer:
+    """Return a server that is ready to answer."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(directory / "server.crt", directory / "server.key")
+    context.load_verify_locations(directory / "ca.crt")
+    context.verify_mode = ssl.CERT_OPTIONAL
+    handler = type("StoreHandler", (Handler,), {"store": store})
+    found = http.server.ThreadingHTTPServer((address, port), handler)
+    found.socket = context.wrap_socket(found.socket, server_side=True)
+    return found
+
+
+if __name__ == "__main__":
+    if Path(sys.argv[0]).name == "kubectl":
+        print(kubectl(sys.argv[1:]))
+        sys.exit()
+    host, number, place = sys.argv[1], int(sys.argv[2]), Path(sys.argv[3])
+    if not (place / "admin.conf").exists():
+        make_keys(place, host, number)
+    objects = Store(place)
+    for node in sys.argv[4:]:
+        objects.add_node(node)
+    server(objects, host, number, place).serve_forever()

@@ -1,4 +1,3 @@
-#!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
 """A stand-in for an API server and its controllers: python3 simulated_api.py ADDRESS PORT DIRECTORY NODE...
 
@@ -444,8 +443,8 @@ def server(store: Store, address: str, port: int, directory: Path) -> http.serve
 
 
 if __name__ == "__main__":
-    if Path(sys.argv[0]).name == "kubectl":
-        print(kubectl(sys.argv[1:]))
+    if sys.argv[1:2] == ["kubectl"]:
+        print(kubectl(sys.argv[2:]))
         sys.exit()
     host, number, place = sys.argv[1], int(sys.argv[2]), Path(sys.argv[3])
     if not (place / "admin.conf").exists():

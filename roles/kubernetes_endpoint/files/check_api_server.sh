@@ -1,4 +1,4 @@
-#!/bin/bash
+#!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
 # What keepalived and the role ask on a control plane.
 #   alive PORT        does HAProxy know an API server that is ready? keepalived asks each second

@@ -257,13 +257,13 @@ class Server(http.server.ThreadingHTTPServer):
     daemon_threads = True
     context: ssl.SSLContext
 
-    def finish_request(self, request: Any, address: Any) -> None:
+    def finish_request(self, request: Any, client_address: Any) -> None:
         request.settimeout(20)
         try:
             wrapped = self.context.wrap_socket(request, server_side=True)
         except (OSError, ssl.SSLError):
             return
-        super().finish_request(wrapped, address)
+        super().finish_request(wrapped, client_address)
         wrapped.close()
 
 

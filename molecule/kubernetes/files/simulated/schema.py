@@ -161,7 +161,7 @@ def check(value: Any, wanted: Any, path: str) -> None:
             raise common.SimulatedError(f"cannot unmarshal {path}: wanted a list, found {type(value).__name__}")
         for position, inner in enumerate(value):
             check(inner, wanted[0], f"{path}[{position}]")
-    elif type(value) is not wanted:
+    elif not isinstance(value, wanted) or isinstance(value, bool) is not (wanted is bool):
         raise common.SimulatedError(f"cannot unmarshal {path}: wanted {wanted.__name__}, found {type(value).__name__}")
 
 

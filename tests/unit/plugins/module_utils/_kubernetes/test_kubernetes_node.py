@@ -202,8 +202,8 @@ NODE = {
 }
 
 
-def verified(found: dict[str, Any], registered: dict[str, Any] | None = NODE) -> list[str]:
-    return node.verify(found, TOLD, PACKAGES, 30, "text", registered)
+def verified(found: dict[str, Any], *registered: dict[str, Any] | None) -> list[str]:
+    return node.verify(found, TOLD, PACKAGES, 30, "text", *(registered or (NODE,)))
 
 
 def test_a_good_control_plane_has_no_fault() -> None:

@@ -82,7 +82,10 @@ class Fleet:
     def upgrade(self, hosts: dict[str, dict[str, Any]], *arguments: str, batch: int = 2) -> tuple[int, str]:
         """Run the playbook with variables of some hosts; return its status and what it printed, on one line."""
         part = {
-            "driver": dict.fromkeys(("branch", "version", "kernel_module", "components", "repository", "expected_gpus"))
+            "kubernetes": None,
+            "driver": dict.fromkeys(
+                ("branch", "version", "kernel_module", "components", "repository", "expected_gpus")
+            ),
         }
         part.update(image={}, models_directory="/srv/models", instances=[], engine_tls={})
         common = {

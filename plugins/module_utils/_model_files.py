@@ -235,6 +235,12 @@ class HuggingFaceSource(Source):
             )
 
 
+def describe_source(identity: Mapping[str, Any]) -> str:
+    """The identity of a source in words, such as ``huggingface zai-org/glm 0123``."""
+    keys = ("kind", "path", "sha256", "repository", "revision")
+    return " ".join(identity[key] for key in keys if key in identity)
+
+
 def _lfs_sha256(entry: Mapping[str, Any]) -> str | None:
     value = (entry.get("lfs") or {}).get("sha256")
     return None if value is None else str(value)
@@ -347,6 +353,7 @@ class Request:
     gid: int = 0
     reader: tuple[int, int] | None = None
     verify: str = "quick"
+    replacement_allowed: bool = False
 
 
 @dataclass
@@ -400,6 +407,7 @@ class _Job:
             reason = "it isn't in the store" if not os.path.isdir(self._final) else "its directory has no manifest"
         elif not self._same_source:
             reason = "its source changed"
+            self._check_consent(manifest["source"], identity)
         else:
             reason = self._drift(manifest)
         if reason or manifest is None:
@@ -460,6 +468,18 @@ class _Job:
         self._fix_attributes(self._staging, manifest)
         self._swap()
         return manifest
+
+    def _check_consent(self, recorded: Mapping[str, Any], identity: Mapping[str, Any]) -> None:
+        """An engine that restarts on its own would load files that were not the ones that it was started for."""
+        if self._want.replacement_allowed:
+            return
+        found, wanted = describe_source(recorded), describe_source(identity)
+        if found == wanted:
+            wanted = "its files of now"
+        raise ModelError(
+            f"{self._final} holds the files of {found}, wanted {wanted}; an engine that restarts by itself would load "
+            "them: set model_store_replacement_allowed to true to have them replaced; nothing was changed"
+        )
 
     def _check_before(self, reason: str) -> None:
         """Fail in check mode where placing the model would: its source isn't there, or it has no room."""

@@ -69,6 +69,13 @@ options:
     type: str
     choices: [quick, full]
     default: quick
+  replacement_allowed:
+    description:
+      - Whether the files of a model that is in the store may give way to those of another source. Without it the module
+        fails before it changes or fetches anything, because an engine that restarts by itself would load the new ones.
+      - Files that are damaged or missing are put right without it.
+    type: bool
+    default: false
   huggingface_exclude:
     description:
       - Files and directories of the repository to leave out.
@@ -153,6 +160,7 @@ def argument_spec() -> dict[str, Any]:
         "reader_uid": {"type": "int"},
         "reader_gid": {"type": "int", "default": 0},
         "verify": {"type": "str", "choices": ["quick", "full"], "default": "quick"},
+        "replacement_allowed": {"type": "bool", "default": False},
         **_model_files.HUB_OPTIONS,
         "huggingface_exclude": {"type": "list", "elements": "str", "default": []},
     }
@@ -179,6 +187,7 @@ def wanted(options: dict[str, Any]) -> _model_files.Request:
         gid=options["group"],
         reader=None if reader_uid is None else (reader_uid, options["reader_gid"]),
         verify=options["verify"],
+        replacement_allowed=options["replacement_allowed"],
     )
 
 

@@ -100,9 +100,47 @@ def test_a_source_that_changed_is_copied_again(tmp_path: Path) -> None:
     _model_files.apply(request(tmp_path, {"path": str(source)}))
     write(source, {"config.json": b"{}"})
     (source / "sub/x.txt").unlink()
-    outcome = _model_files.apply(request(tmp_path, {"path": str(source)}))
+    outcome = _model_files.apply(request(tmp_path, {"path": str(source)}, replacement_allowed=True))
     assert (outcome.action, outcome.reason) == ("placed", "its source changed")
     assert placed(tmp_path) == {"config.json": b"{}", "model.safetensors": FILES["model.safetensors"]}
+
+
+@pytest.mark.parametrize("check_mode", [False, True])
+@pytest.mark.parametrize(
+    ("other", "found", "wanted"),
+    [
+        ("same path", "path {source}", "its files of now"),
+        ("path", "path {source}", "path {other}"),
+        ("archive", "path {source}", "archive {sha256}"),
+        (
+            "huggingface",
+            "path {source}",
+            f"huggingface org/m {COMMIT}",
+        ),
+    ],
+)
+def test_another_source_takes_consent(tmp_path: Path, other: str, found: str, wanted: str, check_mode: bool) -> None:
+    source = write(tmp_path / "source", FILES)
+    _model_files.apply(request(tmp_path, {"path": str(source)}))
+    names = {"source": source, "other": tmp_path / "other", "sha256": tar(tmp_path / "m.tar", FILES)}
+    write(tmp_path / "other", FILES)
+    if other == "same path":
+        write(source, {"config.json": b"other"})
+    sources = {
+        "same path": {"path": str(source)},
+        "path": {"path": str(tmp_path / "other")},
+        "archive": {"archive": {"url": f"file://{tmp_path}/m.tar", "sha256": names["sha256"]}},
+        "huggingface": HF,
+    }
+    with pytest.raises(_model_files.ModelError) as raised:
+        _model_files.apply(request(tmp_path, sources[other]), check_mode)
+    assert str(raised.value) == (
+        f"model 'm': {tmp_path}/store/m holds the files of {found.format(**names)}, wanted {wanted.format(**names)}; "
+        "an engine that restarts by itself would load them: set model_store_replacement_allowed to true to have them "
+        "replaced; nothing was changed"
+    )
+    assert placed(tmp_path) == FILES
+    assert sorted(os.listdir(tmp_path / "store")) == ["m"]
 
 
 @pytest.mark.parametrize(
@@ -444,7 +482,7 @@ def test_a_new_revision_fetches_only_what_changed(tmp_path: Path) -> None:
         document["source"]["revision"] = "f" * 40
         manifest.write_text(json.dumps(document))
         handler.requests.clear()
-        outcome = _model_files.apply(request(tmp_path, HF, endpoint=url))
+        outcome = _model_files.apply(request(tmp_path, HF, endpoint=url, replacement_allowed=True))
         assert (outcome.reason, outcome.reused) == ("its source changed", 1)
         assert not [
             path for path, _unused, _unused in handler.requests if "safetensors" in path and "consolidated" not in path

@@ -26,4 +26,5 @@ class FilterModule:
             "pki_authority_faults": as_filter(_pki.authority_faults),
             "pki_provided_faults": as_filter(_pki.provided_faults),
             "pki_chain_faults": as_filter(_pki.chain_faults),
+            "pki_trusted_faults": as_filter(_pki.trusted_faults),
         }

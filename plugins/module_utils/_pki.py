@@ -302,21 +302,37 @@ def chain_faults(
             faults.append(f"{what} did not sign the one before it ({_subject(signed)})")
         if not _is_authority(signer):
             faults.append(f"{what} is not an authority's")
-        begin, end = _validity(signer)
-        if moment >= end:
-            faults.append(f"{what} expired on {show_time(end)}")
-        if moment < begin:
-            faults.append(f"{what} is not valid before {show_time(begin)}")
+        faults.extend(f"{what} {fault}" for fault in _not_valid(signer, moment))
     if trusted is not None:
         last = certificates[-1]
         anchors = _read_certificates(trusted, trusted_name)
-        if not any(last == anchor or _signed_by(last, anchor) for anchor in anchors):
+        signers = [anchor for anchor in anchors if last == anchor or _signed_by(last, anchor)]
+        if not signers:
             names = ", ".join(_subject(anchor) for anchor in anchors)
             faults.append(
                 f"its last certificate ({_subject(last)}) names {last.issuer.rfc4514_string()} as its authority, "
-                f"and none of {trusted_name} ({names}) signed it; append what is missing between them"
+                f"and none of {trusted_name} ({names}) signed it; append what is missing between them, or name who did "
+                f"sign it in {trusted_name}"
             )
+        faults.extend(_none_valid(signers, moment, trusted_name))
     return faults
+
+
+def trusted_faults(trusted: str, now: str, trusted_name: str) -> list[str]:
+    """Say why nobody can trust by a PEM file of authorities: none of them is valid now.
+
+    ``trusted_name`` is the option that it comes from. Raises InvalidInputError for what is no such file.
+    """
+    return _none_valid(_read_certificates(trusted, trusted_name), parse_time(now), trusted_name)
+
+
+def _none_valid(anchors: Sequence[x509.Certificate], moment: datetime, trusted_name: str) -> list[str]:
+    """Say so if there are authorities and none of them is valid."""
+    faults = [[f"{_subject(anchor)} {fault}" for fault in _not_valid(anchor, moment)] for anchor in anchors]
+    if not faults or not all(faults):
+        return []
+    found = ", ".join(fault for of_one in faults for fault in of_one)
+    return [f"{trusted_name} holds no authority that is valid now: {found}; put there whom clients trust"]
 
 
 def _read_certificates(text: str, what: str) -> list[x509.Certificate]:
@@ -340,6 +356,13 @@ def _is_authority(certificate: x509.Certificate) -> bool:
         return certificate.extensions.get_extension_for_class(x509.BasicConstraints).value.ca
     except x509.ExtensionNotFound:
         return False
+
+
+def _not_valid(certificate: x509.Certificate, moment: datetime) -> list[str]:
+    """Say why a certificate's time is not now."""
+    begin, end = _validity(certificate)
+    faults = [f"expired on {show_time(end)}"] if moment >= end else []
+    return [*faults, f"is not valid before {show_time(begin)}"] if moment < begin else faults
 
 
 def _validity(certificate: x509.Certificate) -> tuple[datetime, datetime]:

@@ -22,6 +22,7 @@ def test_the_filters_translate_errors() -> None:
         "pki_provided_faults",
         "pki_reissue_reasons",
         "pki_rfc2136_faults",
+        "pki_trusted_faults",
     ]
     assert filters["pki_names"](NAMES) == NAMES
     with pytest.raises(AnsibleFilterError, match="'x' is neither DNS:<host name> nor IP:<address>"):

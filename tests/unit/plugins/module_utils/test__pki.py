@@ -360,7 +360,7 @@ def test_a_fault_names_the_key_and_the_option(pems: dict[str, str]) -> None:
     ) == ["it does not belong to /etc/key"]
     assert _pki.chain_faults(pems["leaf"], "20260115000000Z", pems["another"], trusted_name="pki_x") == [
         "its last certificate (CN=leaf) names CN=middle as its authority, and none of pki_x (CN=another) signed it; "
-        "append what is missing between them"
+        "append what is missing between them, or name who did sign it in pki_x"
     ]
 
 
@@ -429,6 +429,8 @@ def pems() -> dict[str, str]:
         "unmarked": make.pem("middle", "root"),
         "old": make.pem("middle", "root", authority=True, end=datetime(2025, 6, 1)),
         "new": make.pem("middle", "root", authority=True, begin=datetime(2026, 6, 1)),
+        "old root": make.pem("root", "root", authority=True, end=datetime(2025, 6, 1)),
+        "new root": make.pem("root", "root", authority=True, begin=datetime(2026, 6, 1)),
     }
 
 
@@ -461,7 +463,8 @@ def pems() -> dict[str, str]:
             ["root"],
             [
                 "its last certificate (CN=middle) names CN=root as its authority, and none of pki_provided_ca_path "
-                "(CN=root) signed it; append what is missing between them"
+                "(CN=root) signed it; append what is missing between them, or name who did sign it in "
+                "pki_provided_ca_path"
             ],
         ),
         (
@@ -473,12 +476,23 @@ def pems() -> dict[str, str]:
         (["leaf", "unmarked"], None, ["certificate 2 of the chain (CN=middle) is not an authority's"]),
         (["leaf", "old"], None, ["certificate 2 of the chain (CN=middle) expired on 2025-06-01 00:00 UTC"]),
         (["leaf", "new"], None, ["certificate 2 of the chain (CN=middle) is not valid before 2026-06-01 00:00 UTC"]),
+        # Clients find the one that is valid, if it signed.
+        (["leaf", "middle"], ["old root", "root"], []),
+        (
+            ["leaf", "middle"],
+            ["old root", "another"],
+            [
+                "pki_provided_ca_path holds no authority that is valid now: CN=root expired on 2025-06-01 00:00 UTC; "
+                "put there whom clients trust"
+            ],
+        ),
         (
             ["leaf"],
             ["root", "another"],
             [
                 "its last certificate (CN=leaf) names CN=middle as its authority, and none of pki_provided_ca_path "
-                "(CN=root, CN=another) signed it; append what is missing between them"
+                "(CN=root, CN=another) signed it; append what is missing between them, or name who did sign it in "
+                "pki_provided_ca_path"
             ],
         ),
     ],
@@ -491,6 +505,27 @@ def test_a_chain_leads_to_an_authority(
     assert _pki.chain_faults(given, "20260115000000Z", anchors) == faults
 
 
+@pytest.mark.parametrize(
+    ("trusted", "faults"),
+    [
+        (["root"], []),
+        (["old root", "another"], []),
+        (
+            ["old root", "new root"],
+            [
+                "pki_x holds no authority that is valid now: CN=root expired on 2025-06-01 00:00 UTC, "
+                "CN=root is not valid before 2026-06-01 00:00 UTC; put there whom clients trust"
+            ],
+        ),
+    ],
+)
+def test_somebody_is_to_be_trusted(pems: dict[str, str], trusted: list[str], faults: list[str]) -> None:
+    given = "".join(pems[name] for name in trusted)
+    assert _pki.trusted_faults(given, "20260115000000Z", "pki_x") == faults
+
+
 def test_what_is_no_certificate_is_said() -> None:
+    with pytest.raises(InvalidInputError, match=r"^pki_x holds no readable PEM certificate: "):
+        _pki.trusted_faults("nothing", "20260115000000Z", "pki_x")
     with pytest.raises(InvalidInputError, match=r"^the certificate file holds no readable PEM certificate: "):
         _pki.chain_faults("nothing", "20260115000000Z")

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import socket
 import ssl
 import threading
 import time
@@ -26,6 +27,24 @@ PATIENCE_SECONDS = 240.0
 PAUSE_SECONDS = 4.0
 # After the end was announced, so that what comes last is judged too.
 LAST_REQUESTS = 3
+
+
+class Connection(http.client.HTTPSConnection):
+    """One to an address, whoever is asked for there: the name that is sent and that the certificate has to be for."""
+
+    def __init__(self, address: str, name: str, context: ssl.SSLContext) -> None:
+        super().__init__(name, 443, context=context, timeout=PATIENCE_SECONDS)
+        self._address = address
+        self._trust = context
+
+    def connect(self) -> None:
+        """Connect to the address, and shake hands with the name."""
+        plain = socket.create_connection((self._address, self.port), timeout=self.timeout)
+        try:
+            self.sock = self._trust.wrap_socket(plain, server_hostname=self.host)
+        except OSError:
+            plain.close()
+            raise
 
 
 @dataclass(frozen=True)
@@ -46,6 +65,8 @@ class Clients:
     model: str
     credentials: Mapping[str, Path | None] = field(default_factory=lambda: {"nobody": None})
     pause_seconds: float = PAUSE_SECONDS
+    #: The endpoint's name, for clients that do not ask for the gateway's address.
+    name: str | None = None
     requests: list[Request] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -103,7 +124,7 @@ class Clients:
             headers["Authorization"] = f"Bearer {credential.read_text()}"
         body = json.dumps({"model": self.model, "prompt": "rack server driver", "max_tokens": 8, "stream": stream})
         context = ssl.create_default_context(cafile=self.ca_file)
-        connection = http.client.HTTPSConnection(gateway, 443, context=context, timeout=PATIENCE_SECONDS)
+        connection = Connection(gateway, self.name or gateway, context)
         try:
             connection.request("POST", "/v1/completions", body, headers)
             response = connection.getresponse()

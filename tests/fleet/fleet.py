@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import time
 from collections.abc import Callable, Sequence
@@ -100,6 +101,12 @@ class Fleet:
         listed = self.ask(host, "docker", "ps", "--quiet", "--filter", "label=gpufleet.instance").split()
         shown = "{{.Name}} {{.State.StartedAt}}"
         return self.ask(host, "docker", "inspect", "--format", f"'{{% raw %}}{shown}{{% endraw %}}'", *listed)
+
+
+def unchanged(said: str) -> bool:
+    """Tell whether what a playbook printed says of hosts that nothing changed on any."""
+    counts = re.findall(r" changed=(\d+) ", said)
+    return bool(counts) and set(counts) == {"0"}
 
 
 def variables(**values: Any) -> list[str]:

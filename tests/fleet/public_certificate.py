@@ -98,14 +98,18 @@ class Authority:
         self.fleet = fleet
         (self.host,) = fleet.hosts("acme_servers")
 
-    def asked(self) -> list[str]:
-        """Return every request that Pebble was sent since it started."""
-        journal = ("journalctl", "--unit", "pebble@main.service", "--output", "cat", "--grep", "calling handler")
+    def log(self, words: str) -> list[str]:
+        """Return the lines with these words that Pebble wrote since it started."""
+        journal = ("journalctl", "--unit", "pebble@main.service", "--output", "cat", "--grep", words)
         return self.fleet.inside(self.host, *journal).splitlines()
 
-    def orders(self) -> int:
-        """Return how many certificates it was asked for."""
-        return sum("/order-plz" in line for line in self.asked())
+    def asked(self) -> list[str]:
+        """Return every request that it was sent."""
+        return self.log("calling handler")
+
+    def issued(self) -> int:
+        """Return how many certificates it issued."""
+        return len(self.log("Issued certificate serial"))
 
     def records(self) -> bool:
         """Tell whether proofs are left in the zone."""
@@ -155,7 +159,7 @@ class Run:
         self.fleet.play(STAGE)
         assert None not in self.endpoint.serials(self.public), "each serves a chain to Pebble's root"
         assert self.endpoint.serials(self.internal) == [None] * len(self.gateways)
-        assert self.authority.orders() == len(self.gateways)
+        assert self.authority.issued() == len(self.gateways)
         assert not self.authority.records()
         asked = self.authority.asked()
         assert unchanged(self.fleet.play(STAGE))
@@ -171,6 +175,7 @@ class Run:
         after = self.endpoint.serials(self.public)
         assert not set(before) & set(after), (before, after)
         assert all(new != old for new, old in zip(self.sums("key"), keys, strict=True))
+        assert self.authority.issued() == 2 * len(self.gateways)
         asked = self.authority.asked()
         assert unchanged(self.fleet.play(RENEW))
         assert self.endpoint.serials(self.public) == after
@@ -211,6 +216,7 @@ class Run:
         assert keys[0] == [made], "the run went on with the key that was there"
         assert all(new != old for new, old in zip(keys, served_keys, strict=True))
         assert not self.authority.records()
+        assert self.authority.issued() == 3 * len(self.gateways), "none was issued in vain"
 
 
 def make_expired(work: Path) -> Path:

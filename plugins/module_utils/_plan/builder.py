@@ -30,6 +30,15 @@ from .flows import Flow, host_firewall, plan_flows
 from .inventory import read_fleet
 from .kv_cache import GIB
 from .mig import SPLIT
+from .monitoring import (
+    ENGINE_JOB,
+    METRICS_PATH,
+    exporter_port_findings,
+    exporter_slice,
+    exporter_targets,
+    monitoring_sets,
+    prometheus_slice,
+)
 from .parallel import MINIMUM_CAPABILITY
 from .placement import LINKS, Demand, Placed, place
 from .reader import address_key
@@ -255,10 +264,19 @@ def _certificate(host: Host, endpoint: Endpoint) -> dict[str, Any]:
 
 def _certificates(hosts: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Return every certificate of the fleet, by what it is for and then by host."""
+    keys_of = (
+        ("gateway", ("certificate",)),
+        ("engine", ("engine_certificate",)),
+        ("client", ("client_certificate",)),
+        ("exporter", ("exporter", "certificate")),
+        ("monitoring", ("prometheus", "certificate")),
+    )
     found = []
-    for name, key in (("gateway", "certificate"), ("engine", "engine_certificate"), ("client", "client_certificate")):
+    for name, keys in keys_of:
         for host, part in hosts.items():
-            certificate = part.get(key)
+            certificate: Any = part
+            for key in keys:
+                certificate = (certificate or {}).get(key)
             if certificate:
                 names = {word: certificate[word] for word in ("common_name", "subject_alt_names")}
                 found.append({"name": name, "hosts": [host], **names})
@@ -391,6 +409,7 @@ def build_plan(inventory: Inventory) -> dict[str, Any]:
 
     instances = _instances(fleet, engine, decisions, placed, findings)
     upstreams = _upstreams(list(decisions), instances, placed, engine)
+    findings += exporter_port_findings(fleet, endpoint, instances)
     flows = plan_flows(fleet, endpoint, instances)
     default_model = endpoint.default_model
     if default_model is None and len(fleet.models) == 1:
@@ -400,6 +419,7 @@ def build_plan(inventory: Inventory) -> dict[str, Any]:
         "management": list(fleet.management_networks),
         "gateways": sorted({host.address for host in gateways if host.address}, key=address_key),
         **cluster_sets(fleet.cluster),
+        **monitoring_sets(fleet.monitoring),
     }
     by_host: dict[str, list[dict[str, Any]]] = {}
     for instance in instances:
@@ -432,6 +452,10 @@ def build_plan(inventory: Inventory) -> dict[str, Any]:
             part["certificate"] = _certificate(host, endpoint)
         if host.group in ("gpu_nodes", "gateways"):
             part["client_certificate"] = client_certificate(host, engine)
+        if fleet.monitoring is not None:
+            part["exporter"] = exporter_slice(host, fleet.monitoring)
+        if host.group == "monitoring":
+            part["prometheus"] = prometheus_slice(host, fleet, engine, instances)
         hosts[host.name] = part
     return {
         "schema": SCHEMA,
@@ -445,14 +469,15 @@ def build_plan(inventory: Inventory) -> dict[str, Any]:
         "certificates": _certificates(hosts),
         "scrape_targets": [
             {
-                "job": "vllm",
+                "job": ENGINE_JOB,
                 "host": i["host"],
                 "scheme": scheme(engine),
                 "address": i["address"],
                 "port": i["port"],
-                "path": "/metrics",
+                "path": METRICS_PATH,
             }
             for i in instances
-        ],
+        ]
+        + exporter_targets(fleet),
         "hosts": hosts,
     }

@@ -288,6 +288,12 @@ _HOST = {
     "firewall": _ref("firewall"),
     "kubernetes": {"anyOf": [_ref("kubernetes"), {"type": "null"}]},
 }
+_EXPORTER = _object(
+    {"address": _ADDRESS, "port": _PORT, "certificate": _ref("issued")},
+    "where the host shows its metrics, and with which certificate; only where hosts are in the group monitoring",
+)
+_HOST_OPTIONAL = ("exporter",)
+_HOST["exporter"] = _ref("exporter")
 _CLIENT = {"client_certificate": {"anyOf": [_ref("issued"), {"type": "null"}]}}
 
 _NODE = _object(
@@ -379,6 +385,7 @@ _GPU_NODE = _object(
         "gpu_requirements": _GPU_REQUIREMENTS,
     },
     "what the roles of a GPU node are given",
+    _HOST_OPTIONAL,
 )
 
 _GATEWAY = _object(
@@ -392,11 +399,46 @@ _GATEWAY = _object(
         "certificate": _object({"common_name": _text(), "subject_alt_names": _list(_text())}),
     },
     "what the roles of a gateway are given",
+    _HOST_OPTIONAL,
 )
 
 _KUBE_HOST = _object(
     {**_HOST, "group": _text(enum=["kube_control_plane", "kube_nodes"])},
     "what the roles of a host are given that is in the cluster and no GPU node",
+    _HOST_OPTIONAL,
+)
+
+_SCRAPE_TLS = _object(
+    {
+        "certificate_path": _text("on the host that asks: what it says who it is with"),
+        "key_path": _text(),
+        "ca_path": _text("authorities of the targets' certificates"),
+        "server_name": _or_null(_text("the name that the certificate of each target has; null: its address")),
+    },
+    "how the targets are asked; null for plain HTTP",
+)
+
+_JOB = _object(
+    {
+        "name": _text(),
+        "scheme": _text(enum=["http", "https"]),
+        "path": _text(),
+        "tls": {"anyOf": [_SCRAPE_TLS, {"type": "null"}]},
+        "drop": _list(_text("regular expression"), "names of series that are not kept"),
+        "targets": _list(
+            _object({"address": _ADDRESS, "port": _PORT, "labels": _map(_text(), "of all of its series")}), minItems=1
+        ),
+    },
+    "targets that Prometheus asks in one way",
+)
+
+_MONITORING = _object(
+    {
+        **_HOST,
+        "group": {"const": "monitoring"},
+        "prometheus": _object({"certificate": _ref("issued"), "jobs": _list(_JOB)}, "what its Prometheus is given"),
+    },
+    "what the roles of a host are given that watches the others",
 )
 
 PLAN_SCHEMA: _Schema = {
@@ -435,10 +477,13 @@ PLAN_SCHEMA: _Schema = {
                     }
                 )
             ),
-            "hosts": _map({"oneOf": [_ref("gpu_node"), _ref("gateway"), _ref("kube_host")]}, "by name"),
+            "hosts": _map(
+                {"oneOf": [_ref("gpu_node"), _ref("gateway"), _ref("kube_host"), _ref("monitoring")]}, "by name"
+            ),
         }
     ),
     "$defs": {
+        "exporter": _EXPORTER,
         "finding": _FINDING,
         "firewall": _FIREWALL,
         "flow": _FLOW,
@@ -450,6 +495,7 @@ PLAN_SCHEMA: _Schema = {
         "kubernetes": _NODE,
         "memory": _MEMORY,
         "model": _MODEL,
+        "monitoring": _MONITORING,
         "upstream": _UPSTREAM,
     },
 }

@@ -110,6 +110,17 @@ def client_certificate(host: Host, engine: Engine) -> dict[str, Any] | None:
     }
 
 
+def issued(common_name: str, host: Host, directory: str, stem: str) -> dict[str, Any]:
+    """Return a certificate of a host's address, in a directory of its own, beside whom it trusts."""
+    return {
+        "common_name": common_name[:_NAME_LENGTH],
+        "subject_alt_names": _addresses(host),
+        "certificate_path": posixpath.join(directory, f"{stem}.crt"),
+        "key_path": posixpath.join(directory, f"{stem}.key"),
+        "ca_path": posixpath.join(directory, "ca.crt"),
+    }
+
+
 def _addresses(host: Host) -> list[str]:
     """Return the host's address as a certificate names it; none after a finding."""
     return [f"IP:{host.address}"] if host.address else []

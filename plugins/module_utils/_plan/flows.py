@@ -10,14 +10,14 @@ from typing import Any
 
 from .cluster import API_PORT, ETCD_PORTS, KUBELET_PORT, VXLAN_PORT
 from .findings import natural_key
-from .schema import Cluster, Endpoint, Fleet
+from .schema import Cluster, Endpoint, Fleet, Monitoring
 
 #: Names of address sets, and everybody, in the order in which rules are written.
-SOURCES = ("management", "gateways", "any", "kube_control_plane", "cluster", "pods")
+SOURCES = ("management", "gateways", "any", "kube_control_plane", "cluster", "pods", "monitoring")
 #: ``vrrp`` has no ports. ``ip`` is all that is routed, untranslated, from the source to pods.
 PROTOCOLS = ("tcp", "udp", "vrrp", "ip")
 #: What rules are for, in their order in a firewall.
-_RULES = ("ssh", "engines", "https", "API server", "etcd", "kubelet", "VXLAN", "VRRP", "pods")
+_RULES = ("ssh", "engines", "https", "API server", "etcd", "kubelet", "VXLAN", "VRRP", "pods", "exporter")
 #: The set of what routed packets may reach.
 PODS = "pods"
 
@@ -59,6 +59,8 @@ def plan_flows(fleet: Fleet, endpoint: Endpoint, instances: Sequence[Mapping[str
         flows.append(Flow(instance["host"], instance["port"], "gateways", why, "engines", forwarded=True))
     if fleet.cluster is not None:
         flows += _cluster_flows(fleet.cluster)
+    if fleet.monitoring is not None:
+        flows += _monitoring_flows(fleet, fleet.monitoring, instances)
     return sorted(flows, key=lambda f: (natural_key(f.destination), f.port or 0, f.source, PROTOCOLS.index(f.protocol)))
 
 
@@ -85,6 +87,14 @@ def _cluster_flows(cluster: Cluster) -> Iterator[Flow]:
                 ("cluster", "other hosts to pods, by routes (host-gw)"),
             ):
                 yield Flow(host.name, None, source, why, "pods", forwarded=True, protocol="ip")
+
+
+def _monitoring_flows(fleet: Fleet, monitoring: Monitoring, instances: Sequence[Mapping[str, Any]]) -> Iterator[Flow]:
+    for host in fleet.hosts:
+        yield Flow(host.name, monitoring.exporter_port, "monitoring", "Prometheus to node_exporter", "exporter")
+    for instance in instances:
+        why = f"Prometheus to {instance['name']}"
+        yield Flow(instance["host"], instance["port"], "monitoring", why, "engines", forwarded=True)
 
 
 def host_firewall(flows: Sequence[Flow], sets: Mapping[str, Sequence[str]]) -> dict[str, Any]:

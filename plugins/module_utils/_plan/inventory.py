@@ -16,6 +16,7 @@ from .engine_tls import MODES
 from .facts import read_facts
 from .findings import Finding, did_you_mean, natural_key, some_of
 from .hardware import read_hosts
+from .monitoring import read_monitoring
 from .reader import (
     COMMIT,
     NAME,
@@ -472,6 +473,7 @@ def read_fleet(inventory: Inventory) -> Fleet:
         endpoint=endpoint,
         hosts=hosts,
         cluster=read_cluster(inventory, fleet, hosts, networks, endpoint, findings),
+        monitoring=read_monitoring(inventory, fleet, hosts, findings),
         keep=keep is not False,
     )
     # A variable that could not be templated is not missing: its own finding is enough.

@@ -21,6 +21,7 @@ FLEET_VARIABLES = (
     "fleet_model_facts",
     "fleet_models",
     "fleet_models_directory",
+    "fleet_monitoring",
     "fleet_name",
     "fleet_plan_keep",
 )
@@ -51,7 +52,7 @@ PLAYBOOK_VARIABLES = (
     "fleet_sysfs_root",
 )
 
-GROUPS = ("gateways", "gpu_nodes", "kube_control_plane", "kube_nodes")
+GROUPS = ("gateways", "gpu_nodes", "kube_control_plane", "kube_nodes", "monitoring")
 
 DEFAULT_FLEET_NAME = "gpufleet"
 
@@ -211,6 +212,15 @@ class Cluster:
 
 
 @dataclass(frozen=True)
+class Monitoring:
+    """``fleet_monitoring`` and the hosts of the group ``monitoring``."""
+
+    #: Where node_exporter listens on every host.
+    exporter_port: int
+    hosts: tuple[Host, ...]
+
+
+@dataclass(frozen=True)
 class Fleet:
     """All that the inventory says."""
 
@@ -223,6 +233,8 @@ class Fleet:
     hosts: tuple[Host, ...]
     #: None where no host is in a group of Kubernetes.
     cluster: Cluster | None = None
+    #: None where nobody watches.
+    monitoring: Monitoring | None = None
     #: ``fleet_plan_keep``: what runs stays where it is.
     keep: bool = True
     findings: tuple[Finding, ...] = field(default=())

@@ -54,11 +54,13 @@ def summary(plan: Mapping[str, Any]) -> str:
     gateways = sum(1 for host in plan["hosts"].values() if host["group"] == "gateways")
     control_planes = sum(1 for host in plan["hosts"].values() if host["group"] == "kube_control_plane")
     workers = sum(1 for host in plan["hosts"].values() if host["group"] == "kube_nodes")
+    watchers = sum(1 for host in plan["hosts"].values() if host["group"] == "monitoring")
     gpus = sum(len(host["expected_gpus"]) for host in nodes)
     used = sum(len(instance["gpus"]) for instance in plan["instances"])
     split = sum(1 for host in nodes for gpu in host["expected_gpus"] if gpu["mig"] is not None)
     cluster = f"{count(control_planes, 'control plane')}, " if control_planes else ""
     cluster += f"{count(workers, 'worker')} without GPUs, " if workers else ""
+    cluster += f"{count(watchers, 'monitoring host')}, " if watchers else ""
     # Engines run on the CPU only where the GPUs are simulated: say so wherever the fleet is shown.
     noun = "simulated GPU" if any(i["accelerator"] == "cpu" for i in plan["instances"]) else "GPU"
     return (
@@ -131,6 +133,7 @@ def plan_as_table(plan: Mapping[str, Any]) -> str:
         lines += [*aligned(rows, right=(5, 6, 7)), ""]
     lines += _driver_lines(plan)
     lines += _cluster_lines(plan)
+    lines += _monitoring_lines(plan)
     lines.append(f"Free GPUs: {'; '.join(free) if free else 'none'}")
     if split:
         lines.append(f"Left to MIG (nvidia_driver_mig): {'; '.join(split)}")
@@ -186,6 +189,19 @@ def _cluster_lines(plan: Mapping[str, Any]) -> list[str]:
     if outside:
         lines.append(f"Docker runs the engines of {some(sorted(outside, key=natural_key))}")
     return [*lines, ""]
+
+
+def _monitoring_lines(plan: Mapping[str, Any]) -> list[str]:
+    """Return who watches whom."""
+    watchers = sorted((name for name, host in plan["hosts"].items() if host["group"] == "monitoring"), key=natural_key)
+    if not watchers:
+        return []
+    port = plan["hosts"][watchers[0]]["exporter"]["port"]
+    schemes = {target["scheme"] for target in plan["scrape_targets"] if target["job"] == "vllm"}
+    how = "over mutual TLS" if schemes == {"https"} else "without TLS"
+    engines = f", and {count(len(plan['instances']), 'engine')} {how}" if plan["instances"] else ""
+    hosts = count(len(plan["hosts"]), "host")
+    return [f"Prometheus on {some(watchers)} asks {hosts} at port {port} over mutual TLS{engines}", ""]
 
 
 def _endpoint_lines(plan: Mapping[str, Any]) -> list[str]:

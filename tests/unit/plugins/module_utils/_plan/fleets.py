@@ -194,6 +194,7 @@ def groups(machines: Mapping[str, Any], inside: Collection[str] | None = None) -
         "gateways": [name for name in machines if name.startswith("gw-")],
         "kube_control_plane": control_planes,
         "kube_nodes": [*workers, *(name for name in nodes if name in inside)],
+        "monitoring": [name for name in machines if name.startswith("mon-")],
     }
 
 

@@ -43,8 +43,8 @@ RECORD = "run ansible-playbook gpufleet.metal.discover --limit gpu-1 and commit 
 ADDRESS = "the IP address at which the other hosts of the fleet reach this one"
 KNOWN = (
     "one of fleet_address, fleet_directory, fleet_driver, fleet_driver_override, fleet_endpoint, fleet_engine, "
-    "fleet_kubernetes, fleet_management_networks, fleet_model_facts, fleet_models, fleet_models_directory, fleet_name, "
-    "fleet_nvml_library, fleet_plan_directory, fleet_plan_keep, "
+    "fleet_kubernetes, fleet_management_networks, fleet_model_facts, fleet_models, fleet_models_directory, "
+    "fleet_monitoring, fleet_name, fleet_nvml_library, fleet_plan_directory, fleet_plan_keep, "
     "fleet_secret_recipients, fleet_secret_store, fleet_secrets, fleet_sysfs_root"
 )
 ENGINE_KEYS = (

@@ -33,7 +33,7 @@ def unit_state(unit: str) -> str:
 def addresses() -> list[str]:
     """Return the addresses of this host."""
     links = json.loads(subprocess.run(["ip", "-json", "address", "show"], capture_output=True, check=True).stdout)
-    return [one["local"] for link in links for one in link["addr_info"]]
+    return [one["local"] for link in links for one in link["addr_info"] if one["scope"] != "link"]
 
 
 def rights(path: str) -> str | None:

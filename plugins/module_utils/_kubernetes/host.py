@@ -38,6 +38,10 @@ SECRETS_DIRECTORY = "run/gpufleet/kubernetes"
 CONTAINERD_CONFIGURATION = "etc/containerd/config.toml"
 KUBELET_CONFIGURATION = "var/lib/kubelet/config.yaml"
 API_PORT = 6443
+CONTROL_PLANE = "node-role.kubernetes.io/control-plane"
+DONE_PHASES = ["preflight", "certs", "kubeconfig", "etcd", "control-plane", "kubelet-start"]
+"""What ``kubeadm init`` does before the cluster knows the node."""
+
 CERTIFICATE_KEY_BYTES = 32
 _LISTEN = "0A"
 _CGROUP2 = "cgroup2fs"
@@ -312,6 +316,15 @@ def endpoint_fault(endpoint: str, own_port: int = API_PORT, timeout: float = 5) 
     return None
 
 
+def _continued(document: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return a document of an init that goes on where kubelet runs and knows its node.
+
+    kubelet registers the node as soon as the API server answers, with kubeadm's work not half done: what follows
+    (its ConfigMaps, tokens, kube-proxy and CoreDNS) may be done again.
+    """
+    return {**document, "skipPhases": DONE_PHASES} if document.get("kind") == "InitConfiguration" else document
+
+
 class Membership:
     """Takes a host into a cluster and out of it."""
 
@@ -358,9 +371,13 @@ class Membership:
         with open(path, "w", encoding="utf-8") as stream:
             stream.write(f"{action}\n")
 
-    def is_complete(self) -> bool:
-        """Whether the cluster knows this node."""
-        return self.host.text(KUBELET_CONF) is not None and self.host.node(self.node_name) is not None
+    def is_complete(self, control_plane: bool = False) -> bool:
+        """Whether the cluster knows this node, and a control plane as such.
+
+        kubelet registers the node long before kubeadm has made a control plane of it; that label comes last.
+        """
+        node = self.host.node(self.node_name) if self.host.text(KUBELET_CONF) is not None else None
+        return node is not None and (not control_plane or CONTROL_PLANE in (node["metadata"].get("labels") or {}))
 
     def wait(self) -> None:
         """Wait until the cluster knows this node."""
@@ -378,17 +395,19 @@ class Membership:
         if self.host.member() is not None:
             raise FleetError("the host belongs to a cluster already: run reset_kubernetes_node for it first")
         unfinished = self.host.unfinished()
-        if unfinished:
-            if self.is_complete():
-                self.mark(None)
-                self.forget_secrets()
-                return f"the {unfinished} was complete"
-            if unfinished == "init":
+        if unfinished == "init":
+            if not self.is_complete():
                 # It may have been complete once, with all that is in its etcd: nobody but a person throws that away.
                 raise FleetError(
                     "an init was interrupted on this host, and its API server does not know the node: look at it "
                     "(journalctl --unit kubelet), or run reset_kubernetes_node for this host and start again"
                 )
+            documents = [_continued(document) for document in documents]
+        elif unfinished:
+            if self.is_complete(any("controlPlane" in document for document in documents)):
+                self.mark(None)
+                self.forget_secrets()
+                return f"the {unfinished} was complete"
             self.leave(for_good=False)
         self.forget_secrets()
         for document in documents:

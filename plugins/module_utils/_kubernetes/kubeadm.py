@@ -34,6 +34,7 @@ KUBEADM = "kubeadm.k8s.io/v1beta4"
 
 _NODE_NAME = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
 _ENDPOINT = re.compile(r"(\[[0-9A-Fa-f:]+\]|[A-Za-z0-9.-]+):([0-9]{1,5})")
+_ETCD_TAG = re.compile(r"v?([0-9]+)\.([0-9]+)\.[0-9]+")
 _ENCRYPTION_KEY_BYTES = 32
 _MAXIMUM_NAME = 253
 _LARGEST_SERVICE_BITS = 20
@@ -231,6 +232,20 @@ def _key_faults(keys: Sequence[str]) -> list[str]:
     return found
 
 
+def _etcd_faults(told: Settings) -> list[str]:
+    minor, tag = versions.find(told.version), told.etcd_image_tag
+    if minor is None or tag is None:
+        return []
+    numbers = _ETCD_TAG.match(tag)
+    if numbers and (int(numbers.group(1)), int(numbers.group(2))) >= minor.etcd:
+        return []
+    wanted = ".".join(map(str, minor.etcd))
+    return [
+        f"kubernetes_etcd_image_tag is '{tag}', wanted one such as {wanted}.8-0: kubeadm {minor.name} starts etcd with "
+        f"arguments that those before {wanted} do not know"
+    ]
+
+
 def faults(told: Settings) -> list[str]:
     """Return what does not fit together, each with the option that changes it."""
     found = []
@@ -260,7 +275,7 @@ def faults(told: Settings) -> list[str]:
             found.append(
                 f"kubernetes_control_planes has {names} and not {told.node_name}, wanted this control plane among them"
             )
-    found += _network_faults(told) + _registration_faults(told) + _key_faults(told.encryption_keys)
+    found += _network_faults(told) + _registration_faults(told) + _key_faults(told.encryption_keys) + _etcd_faults(told)
     reserved = sorted({argument["name"] for argument in _api_server_arguments(told)} & {*told.api_server_arguments})
     found.extend(
         f"kubernetes_api_server_arguments has '{name}', which the role sets itself; wanted others"
@@ -324,12 +339,15 @@ def _registration(told: Settings) -> dict[str, Any]:
     taints = [dict(taint) for taint in told.taints]
     if told.role == "control_plane":
         taints = [{"key": "node-role.kubernetes.io/control-plane", "effect": "NoSchedule"}, *taints]
+    # kubelet's own failCgroupV1 is not enough: since 1.35 kubeadm's preflight refuses cgroup v1 unless it is told here.
+    ignored = {"ignorePreflightErrors": ["SystemVerification"]} if told.cgroup_v1_allowed else {}
     return {
         "name": told.node_name,
         "criSocket": CRI_SOCKET,
         "imagePullPolicy": "IfNotPresent",
         "taints": taints,
         "kubeletExtraArgs": _arguments(arguments),
+        **ignored,
     }
 
 

@@ -122,6 +122,9 @@ def obstacles(findings: Iterable[Finding]) -> list[str]:
 def _membership_findings(host: str, info: Mapping[str, Any], told: kubeadm.Settings) -> list[Finding]:
     member = info["member"]
     installed = info["packages"].get("kubelet", {}).get("version")
+    if member is None and info["unfinished"]:
+        # What listens is its own: kubelet and the control plane run while the init or join that began them is unfinished.
+        return []
     if member is None:
         return [
             _finding(

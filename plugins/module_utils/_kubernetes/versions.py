@@ -24,6 +24,8 @@ class Minor:
     default: str
     #: The oldest containerd, as (major, minor).
     containerd: tuple[int, int]
+    #: The oldest etcd that kubeadm's arguments start, as (major, minor).
+    etcd: tuple[int, int]
     #: The last day with fixes from the project.
     supported_until: str
     notes: str
@@ -35,14 +37,16 @@ MINORS = (
         "1.35",
         "1.35.9",
         (1, 6),
+        (3, 5),
         "2027-02-28",
         "The last minor that takes containerd 1. kubelet refuses cgroup v1 unless failCgroupV1 is false.",
     ),
-    Minor("1.36", "1.36.4", (2, 0), "2027-06-28", "Needs containerd 2, as every later one."),
+    Minor("1.36", "1.36.4", (2, 0), (3, 6), "2027-06-28", "Needs containerd 2, as every later one."),
     Minor(
         "1.37",
         "1.37.1",
         (2, 0),
+        (3, 6),
         "2027-10-28",
         "kubeadm reads v1beta4 only, etcd is 3.7 by default, and kubeadm warns of kube-proxy's mode ipvs.",
     ),

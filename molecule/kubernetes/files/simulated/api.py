@@ -106,7 +106,13 @@ class Cluster:
             )
         return str(self.state["certs"])
 
+    def upload_config(self, config: dict[str, Any]) -> None:
+        self.state["config"] = config
+        self.save()
+
     def fetch_config(self) -> dict[str, Any]:
+        if self.state["config"] is None:
+            raise RefusedError('failed to get config map: configmaps "kubeadm-config" not found')
         return dict(self.state["config"])
 
     def sign_node(self, name: str, request: str) -> str:
@@ -127,8 +133,15 @@ class Cluster:
     def register(self, name: str, node: dict[str, Any]) -> None:
         known = self.state["nodes"].get(name)
         if known is None or known["status"] != node["status"]:
-            self.state["nodes"][name] = {**node, "spec": known["spec"] if known else node["spec"]}
+            # What others have said of it stays.
+            kept = {key: known[key] for key in ("metadata", "spec")} if known else {}
+            self.state["nodes"][name] = {**node, **kept}
             self.save()
+
+    def mark_control_plane(self, name: str) -> None:
+        self.get_node(name)
+        self.state["nodes"][name]["metadata"]["labels"]["node-role.kubernetes.io/control-plane"] = ""
+        self.save()
 
     def get_node(self, name: str) -> dict[str, Any]:
         if name not in self.state["nodes"]:

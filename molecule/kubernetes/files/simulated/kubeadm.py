@@ -25,6 +25,8 @@ COMPONENTS = {
     "controllerManager": "kube-controller-manager",
     "scheduler": "kube-scheduler",
 }
+#: What kubeadm init has done when kubelet registers the node.
+FIRST_PHASES = {"preflight", "certs", "kubeconfig", "etcd", "control-plane", "kubelet-start"}
 CLUSTER_INFO = "/api/v1/namespaces/kube-public/configmaps/cluster-info"
 SHARED = (
     "ca.crt",
@@ -62,9 +64,16 @@ def own_minor() -> str:
     return ".".join(common.VERSION.split(".")[:2])
 
 
-def preflight(control_plane: bool, version: str | None) -> None:
+def preflight(control_plane: bool, version: str | None, ignored: list[str]) -> None:
     """Collect what is wrong, as kubeadm shows it."""
     errors = []
+    kind = common.run("stat", "--file-system", "--format=%T", "/sys/fs/cgroup").strip()
+    if kind != "cgroup2fs" and "SystemVerification" not in ignored:
+        # As the real one since 1.35, also where kubelet is told failCgroupV1: false.
+        errors.append(
+            "[ERROR SystemVerification]: cgroups v1 support is deprecated and will be removed in a future release. "
+            "You must also explicitly skip this validation."
+        )
     ports = (6443, 10250, 10257, 10259, 2379, 2380) if control_plane else (10250,)
     for port in ports:
         with socket.socket() as probe:
@@ -217,6 +226,35 @@ def wait(what: str, url: str, seconds: int = 40) -> None:
         time.sleep(0.2)
 
 
+def found_cluster(found: dict[str, Any], registration: dict[str, Any], address: str) -> None:
+    """What kubeadm init does before its kubelet registers the node."""
+    cluster = found["ClusterConfiguration"]
+    preflight(True, cluster["kubernetesVersion"], registration.get("ignorePreflightErrors", []))
+    say_phase("certs", "Generating certificates")
+    make_authorities()
+    make_control_plane(cluster, registration["name"], address)
+    credentials("super-admin.conf", "/O=system:masters/CN=kubernetes-super-admin", f"https://{address}:6443")
+    credentials(
+        "kubelet.conf",
+        f"/O=system:nodes/CN=system:node:{registration['name']}",
+        f"https://{cluster['controlPlaneEndpoint']}",
+    )
+    state = {
+        "revision": 1,
+        "own": registration["name"],
+        "config": None,
+        "tokens": {},
+        "certs": None,
+        "nodes": {},
+        "requests": {},
+        "members": {registration["name"]: address},
+    }
+    common.write(common.STATE, json.dumps(state))
+    write_kubelet(found["KubeletConfiguration"], registration)
+    die_if_asked("init")
+    start_kubelet()
+
+
 def initialise(argv: list[str]) -> None:
     """kubeadm init."""
     given, words = options(
@@ -234,37 +272,19 @@ def initialise(argv: list[str]) -> None:
         raise SimulatedError("stand-in: no kubernetesVersion, so that kubeadm would ask the internet")
     if "--skip-token-print" not in given:
         raise SimulatedError("stand-in: a token would be printed")
-    preflight(True, cluster["kubernetesVersion"])
     registration = found["InitConfiguration"]["nodeRegistration"]
     address = found["InitConfiguration"]["localAPIEndpoint"]["advertiseAddress"]
-    say_phase("certs", "Generating certificates")
-    make_authorities()
-    make_control_plane(cluster, registration["name"], address)
-    credentials("super-admin.conf", "/O=system:masters/CN=kubernetes-super-admin", f"https://{address}:6443")
-    credentials(
-        "kubelet.conf",
-        f"/O=system:nodes/CN=system:node:{registration['name']}",
-        f"https://{cluster['controlPlaneEndpoint']}",
-    )
-    state = {
-        "revision": 1,
-        "own": registration["name"],
-        "config": {
-            "ClusterConfiguration": cluster,
-            "KubeletConfiguration": found["KubeletConfiguration"],
-            "KubeProxyConfiguration": found["KubeProxyConfiguration"],
-        },
-        "tokens": {},
-        "certs": None,
-        "nodes": {},
-        "requests": {},
-        "members": {registration["name"]: address},
-    }
-    common.write(common.STATE, json.dumps(state))
-    write_kubelet(found["KubeletConfiguration"], registration)
-    die_if_asked("init")
-    start_kubelet()
+    skipped = found["InitConfiguration"].get("skipPhases", [])
+    if skipped and (set(skipped) != FIRST_PHASES or not common.STATE.exists()):
+        raise SimulatedError(f"stand-in: cannot go on with {skipped} skipped, wanted those that were done before")
+    if not skipped:
+        found_cluster(found, registration, address)
     wait("API server", f"https://{address}:6443/livez")
+    die_if_asked("init-late")
+    client = common.Client(KUBERNETES / "admin.conf")
+    kinds = ("ClusterConfiguration", "KubeletConfiguration", "KubeProxyConfiguration")
+    client.call("upload_config", config={kind: found[kind] for kind in kinds})
+    mark_control_plane(registration["name"])
     say_phase(
         "init", "Your Kubernetes control-plane has initialized successfully (stand-in: nothing of it is Kubernetes)"
     )
@@ -314,7 +334,7 @@ def join(argv: list[str]) -> None:
     document = found["JoinConfiguration"]
     told, registration = document["discovery"]["bootstrapToken"], document["nodeRegistration"]
     plane = document.get("controlPlane")
-    preflight(plane is not None, None)
+    preflight(plane is not None, None, registration.get("ignorePreflightErrors", []))
     server = f"https://{told['apiServerEndpoint']}"
     authority = str(
         common.ask(
@@ -357,7 +377,20 @@ def join(argv: list[str]) -> None:
             raise SimulatedError("[kubelet-start] timed out waiting for the TLS bootstrap")
         time.sleep(0.2)
     (KUBERNETES / "bootstrap-kubelet.conf").unlink()
+    if plane is not None:
+        mark_control_plane(registration["name"])
     say_phase("join", "This node has joined the cluster (stand-in: nothing of it is Kubernetes)")
+
+
+def mark_control_plane(name: str) -> None:
+    """Give the node its label, as soon as kubelet has registered it."""
+    client = common.Client(KUBERNETES / "admin.conf")
+    end = time.monotonic() + 60
+    while name not in client.call("list_nodes"):
+        if time.monotonic() > end:
+            raise SimulatedError(f"[mark-control-plane] kubelet has not registered {name}")
+        time.sleep(0.2)
+    client.call("mark_control_plane", name=name)
 
 
 def enter_control_plane(call: Any, cluster: dict[str, Any], node: str, plane: dict[str, Any]) -> None:

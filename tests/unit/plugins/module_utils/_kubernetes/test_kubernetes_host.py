@@ -30,6 +30,7 @@ class Programs:
         self.files: list[tuple[int, str]] = []
         self.answers: dict[str, tuple[int, str, str]] = {}
         self.joins = True
+        self.labels = {hosts.CONTROL_PLANE: ""}
 
     def __call__(self, argv: Sequence[str], stdin: str | None = None) -> tuple[int, str, str]:
         line = " ".join(argv)
@@ -45,7 +46,8 @@ class Programs:
         if argv[:2] == ["kubeadm", "reset"]:
             (self.root / "etc/kubernetes/kubelet.conf").unlink(missing_ok=True)
         if "get node" in line:
-            return (0, "{}", "") if self.joins else (1, "", 'nodes "gpu-1" not found')
+            node = json.dumps({"metadata": {"name": "gpu-1", "labels": self.labels}})
+            return (0, node, "") if self.joins else (1, "", 'nodes "gpu-1" not found')
         return 0, "", ""
 
     def write(self, name: str, text: str = "") -> Path:
@@ -139,6 +141,38 @@ def test_a_join_that_was_complete_is_left_alone(programs: Programs, membership: 
     programs.write("etc/kubernetes/kubelet.conf", "credentials")
     assert change(membership, OPTIONS, check_mode=False)["done"] == ["the join was complete"]
     assert [call for call in programs.calls if call.startswith("kubeadm")] == []
+    assert not mark(programs).exists()
+
+
+def test_a_control_plane_that_is_only_half_one_joins_again(programs: Programs, membership: hosts.Membership) -> None:
+    """kubelet has registered the node, and kubeadm was killed before etcd and the label."""
+    programs.write(hosts.MARK, "join\n")
+    programs.write("etc/kubernetes/kubelet.conf", "credentials")
+    programs.labels = {}
+    assert change(membership, OPTIONS, check_mode=False)["done"] == ["kubeadm join ended well"]
+    assert [call.split()[1] for call in programs.calls if call.startswith("kubeadm")] == ["reset", "config", "join"]
+    assert not mark(programs).exists()
+
+
+def test_a_worker_that_is_known_has_joined(programs: Programs, membership: hosts.Membership) -> None:
+    programs.write(hosts.MARK, "join\n")
+    programs.write("etc/kubernetes/kubelet.conf", "credentials")
+    programs.labels = {}
+    worker = {name: value for name, value in JOIN.items() if name != "controlPlane"}
+    options = {**OPTIONS, "documents": [worker], "certificate_key": None}
+    assert change(membership, options, check_mode=False)["done"] == ["the join was complete"]
+
+
+def test_an_interrupted_init_goes_on(programs: Programs, membership: hosts.Membership) -> None:
+    """A node that the cluster knows is not the end of it: kubelet registers it while kubeadm has half of its work to do."""
+    programs.write(hosts.MARK, "init\n")
+    programs.write("etc/kubernetes/kubelet.conf", "credentials")
+    documents = [{"kind": "InitConfiguration"}, {"kind": "ClusterConfiguration"}]
+    assert membership.enter("init", documents) == "kubeadm init ended well"
+    first, second = (json.loads(text) for text in programs.files[-1][1].removeprefix("---").split("---"))
+    assert first["skipPhases"] == ["preflight", "certs", "kubeconfig", "etcd", "control-plane", "kubelet-start"]
+    assert second == {"kind": "ClusterConfiguration"}
+    assert not any("reset" in call for call in programs.calls)
     assert not mark(programs).exists()
 
 

@@ -107,6 +107,9 @@ def test_options_change_what_they_name() -> None:
     assert kubelet["authentication"] == {"anonymous": {"enabled": False}, "webhook": {"enabled": True}}
     assert kubelet["resolvConf"] == "/etc/resolv.gpufleet"
     assert kubelet["failCgroupV1"] is False
+    # kubeadm's preflight refuses cgroup v1 by itself: kubelet's setting alone is not enough.
+    for document in (kubeadm.init_document(changed), kubeadm.join_document(changed)):
+        assert document["nodeRegistration"]["ignorePreflightErrors"] == ["SystemVerification"]
     assert kubelet["tlsCipherSuites"] == given["tls-cipher-suites"].split(",")
     assert kubeadm.kube_proxy_document(changed)["conntrack"] == {"maxPerCore": 0}
 
@@ -187,6 +190,16 @@ def test_events_are_limited() -> None:
     ("changes", "message"),
     [
         ({"version": "1.36"}, "kubernetes_version is '1.36', wanted a whole version such as 1.36.4"),
+        (
+            {"etcd_image_tag": "3.5.30-0"},
+            "kubernetes_etcd_image_tag is '3.5.30-0', wanted one such as 3.6.8-0: kubeadm 1.36 starts etcd with arguments "
+            "that those before 3.6 do not know",
+        ),
+        (
+            {"etcd_image_tag": "latest"},
+            "kubernetes_etcd_image_tag is 'latest', wanted one such as 3.6.8-0: kubeadm 1.36 starts etcd with arguments "
+            "that those before 3.6 do not know",
+        ),
         ({"version": "1.34.2"}, "kubernetes_version is '1.34.2', wanted one of the minors 1.35, 1.36, 1.37"),
         (
             {"endpoint": "192.0.2.10"},
@@ -276,6 +289,8 @@ def test_what_does_not_fit_together(changes: dict[str, Any], message: str) -> No
         {"endpoint": "[2001:db8::1]:6443"},
         {"endpoint": "api.example.org:8443"},
         {"version": "1.37.1"},
+        {"etcd_image_tag": "3.6.8-0"},
+        {"version": "1.35.9", "etcd_image_tag": "3.5.16-0"},
         {"labels": {"node.kubernetes.io/gpu": "h100", "example.org/rack": "7"}},
         {"api_server_arguments": {"audit-log-maxage": "90"}},
         {"encryption_keys": [KEY]},

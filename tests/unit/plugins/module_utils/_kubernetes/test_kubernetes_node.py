@@ -145,6 +145,11 @@ def test_what_stands_in_the_way(changes: dict[str, Any], code: str, found: str, 
     assert node.obstacles([finding]) == [f"{found}, wanted {wanted}: {finding['fix']}"]
 
 
+@pytest.mark.parametrize(("unfinished", "port"), [("init", "6443"), ("join", "10250")])
+def test_what_an_interrupted_run_has_started_is_its_own(unfinished: str, port: str) -> None:
+    assert node.preflight("cp-1", info(unfinished=unfinished, listeners={port: "kubelet"}), TOLD) == []
+
+
 def test_an_old_containerd_is_found() -> None:
     told = kubeadm.settings({**TOLD.__dict__, "version": "1.36.4"})
     (finding,) = node.preflight("cp-1", info(), told)

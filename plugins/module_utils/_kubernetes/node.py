@@ -15,8 +15,11 @@ from ansible_collections.gpufleet.metal.plugins.module_utils._kubernetes import 
 
 Finding = dict[str, str]
 
-MODULES = ("overlay", "br_netfilter", "nf_tables", "vxlan")
-"""What containerd, the bridge of the pods, kube-proxy and Flannel need of the kernel."""
+MODULES = ("overlay", "br_netfilter", "nf_tables", "vxlan", "nft_queue", "nfnetlink_queue")
+"""What containerd, the bridge of the pods, kube-proxy, Flannel and kube-network-policies need of the kernel.
+
+Without a queue the last one runs, is ready, and enforces nothing.
+"""
 
 LOADED_MODULES = ("overlay", "br_netfilter")
 """Those that nobody loads by using them."""

@@ -31,7 +31,7 @@ INFO: dict[str, Any] = {
         }
         for name in PACKAGES
     },
-    "modules": {"overlay": "loaded", "br_netfilter": "built in", "nf_tables": "available", "vxlan": "available"},
+    "modules": {**dict.fromkeys(node.MODULES, "available"), "overlay": "loaded", "br_netfilter": "built in"},
     "sysctls": node.sysctls(True),
     "swap": [],
     "listeners": {"22": "sshd"},
@@ -72,6 +72,12 @@ def test_a_good_host_has_no_finding() -> None:
 @pytest.mark.parametrize(
     ("changes", "code", "found", "wanted"),
     [
+        (
+            {"modules": {**INFO["modules"], "nft_queue": "missing"}},
+            "kernel_module_missing",
+            "no kernel module nft_queue, loaded, built in or to be loaded",
+            "nft_queue, for Kubernetes",
+        ),
         (
             {"modules": {**INFO["modules"], "vxlan": "missing"}},
             "kernel_module_missing",

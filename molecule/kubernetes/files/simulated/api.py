@@ -25,6 +25,11 @@ ALLOWED = {
 }
 
 
+def now() -> str:
+    """The time as the API says it."""
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+
+
 class RefusedError(Exception):
     """An answer other than 200."""
 
@@ -135,6 +140,7 @@ class Cluster:
         if known is None or known["status"] != node["status"]:
             # What others have said of it stays.
             kept = {key: known[key] for key in ("metadata", "spec")} if known else {}
+            node["metadata"]["creationTimestamp"] = now()
             self.state["nodes"][name] = {**node, **kept}
             self.save()
 
@@ -158,12 +164,8 @@ class Cluster:
 
     def delete_node(self, name: str) -> None:
         self.get_node(name)
+        # Its requests stay, as the real ones do for an hour.
         del self.state["nodes"][name]
-        self.state["requests"] = {
-            key: request
-            for key, request in self.state["requests"].items()
-            if request["username"] != f"system:node:{name}"
-        }
         self.save()
 
     def ask_serving(self, name: str, request: str) -> str:
@@ -172,6 +174,7 @@ class Cluster:
             "username": f"system:node:{name}",
             "request": base64.b64encode(request.encode()).decode(),
             "certificate": None,
+            "created": now(),
         }
         self.save()
         return identity
@@ -183,7 +186,7 @@ class Cluster:
     def list_requests(self) -> list[dict[str, Any]]:
         return [
             {
-                "metadata": {"name": identity},
+                "metadata": {"name": identity, "creationTimestamp": request["created"]},
                 "spec": {
                     "signerName": "kubernetes.io/kubelet-serving",
                     "username": request["username"],

@@ -223,9 +223,9 @@ def test_what_is_refused() -> None:
             "add a host to the group monitoring, or remove fleet_monitoring",
         )
     ]
-    codes = [(code, found) for _, _, code, found, _, _ in texts(planned(fleet_monitoring={"exporter_prot": 1}))]
+    codes = [finding[2:4] for finding in texts(planned(fleet_monitoring={"exporter_prot": 1}))]
     assert codes == [("unknown_key", "fleet_monitoring.exporter_prot")]
-    codes = [(code, found) for _, _, code, found, _, _ in texts(planned(fleet_monitoring={"exporter_port": 70000}))]
+    codes = [finding[2:4] for finding in texts(planned(fleet_monitoring={"exporter_port": 70000}))]
     assert codes == [("invalid_value", "fleet_monitoring.exporter_port is 70000")]
     found = {**hosts(gpus(2)), **WATCHERS}
     members = groups(found)

@@ -390,8 +390,8 @@ class Membership:
                 )
             time.sleep(1)
 
-    def enter(self, action: str, documents: Sequence[Mapping[str, Any]]) -> str:
-        """Make a cluster or join one; returns what was done."""
+    def enter(self, action: str, documents: Sequence[Mapping[str, Any]], ignored: str = "") -> str:
+        """Make a cluster or join one; returns what was done. ``ignored`` is what kubeadm's preflight overlooks."""
         if self.host.member() is not None:
             raise FleetError("the host belongs to a cluster already: run reset_kubernetes_node for it first")
         unfinished = self.host.unfinished()
@@ -420,6 +420,7 @@ class Membership:
             self.mark(action)
             try:
                 skip = ["--skip-token-print"] if action == "init" else []
+                skip += [f"--ignore-preflight-errors={ignored}"] if ignored else []
                 self._command([*command, "--config", path, *skip], f"kubeadm {action}")
             except FleetError:
                 # What preflight refuses has changed nothing.

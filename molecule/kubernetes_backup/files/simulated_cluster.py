@@ -289,13 +289,18 @@ def certificate(
     key.write_text(run("openssl", "ecparam", "-name", "prime256v1", "-genkey", "-noout"))
     key.chmod(0o600)
     if ca is None:
-        run("openssl", "req", "-x509", "-new", "-key", str(key), "-subj", subject, "-days", "3650", "-out", str(path))
+        # As kubeadm's: Python 3.13 refuses an authority without them.
+        added = ("basicConstraints=critical,CA:TRUE", "keyUsage=critical,digitalSignature,keyEncipherment,keyCertSign")
+        extensions = [item for line in added for item in ("-addext", line)]
+        argv = ["openssl", "req", "-x509", "-new", "-key", str(key), "-subj", subject, "-days", "3650", *extensions]
+        run(*argv, "-out", str(path))
         return
     shown = ",".join(f"IP:{item}" if item[:1].isdigit() else f"DNS:{item}" for item in names)
-    extensions = f"extendedKeyUsage={usage}\n" + (f"subjectAltName={shown}\n" if shown else "")
+    lines = [f"extendedKeyUsage={usage}", "authorityKeyIdentifier=keyid", "basicConstraints=critical,CA:FALSE"]
+    lines += [f"subjectAltName={shown}"] if shown else []
     request = run("openssl", "req", "-new", "-key", str(key), "-subj", subject)
     file = Path(f"/run/{secrets.token_hex(4)}.ext")
-    file.write_text(extensions)
+    file.write_text("\n".join(lines) + "\n")
     signed = ("-CA", str(PKI / f"{ca}.crt"), "-CAkey", str(PKI / f"{ca}.key"), "-CAcreateserial", "-days", "365")
     path.write_text(run("openssl", "x509", "-req", *signed, "-extfile", str(file), stdin=request))
     file.unlink()
@@ -327,7 +332,7 @@ def enter(node: str, address: str, endpoint: str, cluster: str, state: str) -> N
     for name in ("etcd/server", "etcd/peer"):
         certificate(name, "etcd/ca", f"/CN={node}", "serverAuth,clientAuth", (node, address, "127.0.0.1"))
     certificate("apiserver-etcd-client", "etcd/ca", "/CN=kube-apiserver-etcd-client", "clientAuth")
-    certificate("etcd/healthcheck-client", "etcd/ca", "/CN=kube-etcd-healthcheck-client", "clientAuth")
+
     kubeconfig("admin.conf", "/O=kubeadm:cluster-admins/CN=kubernetes-admin", f"https://{endpoint}")
     kubeconfig("kubelet.conf", f"/O=system:nodes/CN=system:node:{node}", f"https://{address}:6443")
     told = {

@@ -78,7 +78,7 @@ class Renewal:
 
     def _is_due(self, path: str, text: str, now: datetime.datetime) -> bool:
         begin, end = certificates.validity(text)
-        # kubeadm dates a certificate back to the beginning of its authority; its file was written when it was signed.
+        # Older kubeadm dates them back to the beginning of their authority; the file was written when it was signed.
         written = datetime.datetime.fromtimestamp(os.stat(self.host.path(path)).st_mtime, tz=datetime.timezone.utc)
         return certificates.is_due(max(begin, min(written, now)), end, now)
 

@@ -58,7 +58,7 @@ class Machine:
         os.utime(path, (written.timestamp(), written.timestamp()))
 
     def sign(self, written: datetime.datetime, days: int) -> None:
-        """As kubeadm does: dated back to the beginning of the authority."""
+        """As older kubeadm does: dated back to the beginning of the authority."""
         for name in LEAVES:
             self.serial += 1
             self.write(

@@ -36,7 +36,7 @@ PREFLIGHT = """
   tasks:
     - name: Say what is ignored
       ansible.builtin.debug:
-        msg: mended {{ preflight_mended_codes | join(',') }}
+        msg: mended {{ __preflight_mended_in_cluster | join(',') }}
       run_once: true
     - name: Plan
       ansible.builtin.set_fact:

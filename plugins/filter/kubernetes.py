@@ -128,4 +128,5 @@ class FilterModule:
             "kubernetes_shortfalls": as_filter(node.shortfalls),
             "kubernetes_containerd_faults": as_filter(containerd.version_faults),
             "kubernetes_containerd_configuration": as_filter(containerd.configuration),
+            "kubernetes_registry_files": as_filter(containerd.registry_files),
         }

@@ -61,8 +61,13 @@ def union(sets: Iterable[Iterable[Deb]]) -> dict[str, Deb]:
 
 
 def _comparable(uri: str) -> str:
-    # apt writes an address as it was given, but for what it quotes.
-    return urllib.parse.unquote(uri).rstrip("/") + "/"
+    # apt writes an address as it was given, but for what it quotes, and the slashes of a local one.
+    return re.sub("^file:/+", "file:/", urllib.parse.unquote(uri)).rstrip("/") + "/"
+
+
+def local_path(uri: str) -> str | None:
+    """Return the path of a file that apt does not download, because it is on this host; None for any other."""
+    return _comparable(uri)[5:].rstrip("/") if uri.startswith("file:") else None
 
 
 def repository_of(uri: str, repositories: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:

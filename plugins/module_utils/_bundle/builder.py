@@ -93,9 +93,10 @@ class Packages:
         for path, deb in sorted(targets.items()):
             if _is(path, deb):
                 continue
-            came = os.path.join(self._archives, deb.file)
+            local = apt.local_path(deb.uri)
+            came = local or os.path.join(self._archives, deb.file)
             if not _is(came, deb):
-                if os.path.exists(came):
+                if local is None and os.path.exists(came):
                     os.unlink(came)
                 raise BundleError(f"{deb.uri} did not come with the sha256 {deb.sha256}; run the build again")
             os.makedirs(os.path.dirname(path), exist_ok=True)

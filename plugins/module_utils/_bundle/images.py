@@ -77,11 +77,9 @@ def aliases(repository: str) -> list[str]:
     return ["registry.k8s.io/coredns"] if repository == "registry.k8s.io/coredns/coredns" else []
 
 
-def inside(reference: str, registry: str) -> str:
-    """Return what a reference is called in the registry inside, with its tag and digest."""
-    name = whole_name(reference)
-    text = f"{registry}/{name.tagged}"
-    return f"{text}@{name.digest}" if name.digest else text
+def inside(repository: str) -> str:
+    """Return what a whole repository is called inside, below the registry: a port is no part of a path."""
+    return repository.replace(":", "-")
 
 
 def known_registries(names: Sequence[str]) -> list[str]:

@@ -109,8 +109,8 @@ def needs(
         InvalidInputError: an option does not exist.
     """
     whole = _options(options)
-    report = _Report(str(plan["fleet"]["name"]))
-    common = _common(settings, report)
+    report = _Report(str(plan["fleet"]))
+    common = _common(plan, settings, report)
     wanted = _wanted(plan)
     found_systems = {
         builder: packages.system_of(facts["distribution"], facts["version"], facts["release"], facts["machine"])
@@ -151,13 +151,29 @@ def _options(options: Mapping[str, Any]) -> dict[str, Any]:
     return {name: options.get(name) or default for name, default in OPTIONS.items()}
 
 
-def _common(settings: Mapping[str, Mapping[str, Any]], report: _Report) -> dict[str, Any]:
+def _matters(name: str, host: Mapping[str, Any]) -> bool:
+    """Whether a host has the role whose variable this is: what the others say of it is nobody's wish."""
+    cluster = host.get("kubernetes")
+    if name.startswith("docker_nvidia_"):
+        return bool(host.get("accelerator") == "cuda")
+    if name.startswith("docker_"):
+        return cluster is not None or host["group"] == "gpu_nodes"
+    if name.startswith("nginx_"):
+        return bool(host["group"] == "gateways")
+    if name.startswith("nvidia_driver_"):
+        return host.get("driver") is not None
+    if name.startswith(("flannel_", "kubernetes_serving_")):
+        return cluster is not None and cluster["role"] == "control_plane"
+    return cluster is not None
+
+
+def _common(plan: Mapping[str, Any], settings: Mapping[str, Mapping[str, Any]], report: _Report) -> dict[str, Any]:
     """Return one value for each setting; hosts that differ are a finding."""
     result = {}
     for name, default in SETTINGS.items():
         values: list[Any] = []
         hosts: list[str] = []
-        for host in sorted(settings):
+        for host in sorted(host for host in settings if _matters(name, plan["hosts"][host])):
             value = settings[host].get(name, default)
             if value not in values:
                 values.append(value)

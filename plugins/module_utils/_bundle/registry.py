@@ -60,14 +60,15 @@ class Registry:
 
     def _has(self, entry: Mapping[str, Any], tagged: str) -> bool:
         name = images.whole_name(tagged)
-        if self.digest(name.repository, name.tag or entry["digest"]) != entry["digest"]:
+        repository = images.inside(name.repository)
+        if self.digest(repository, name.tag or entry["digest"]) != entry["digest"]:
             return False
-        return not entry["signed"] or self.digest(name.repository, images.signature_tag(entry["digest"])) is not None
+        return not entry["signed"] or self.digest(repository, images.signature_tag(entry["digest"])) is not None
 
     def push(self, entry: Mapping[str, Any], tagged: str, layout: str, prefix: str = "") -> None:
         """Copy an image under one of its names, and its signature; every digest stays what it is."""
         name = images.whole_name(tagged)
-        repository = f"{prefix}{name.repository}"
+        repository = f"{prefix}{images.inside(name.repository)}"
         if entry["signed"]:
             # First: an image is never there without it.
             tag = images.signature_tag(entry["digest"])
@@ -86,7 +87,8 @@ class Registry:
 
     def verify(self, entry: Mapping[str, Any], tagged: str, cosign: Cosign, prefix: str = "") -> None:
         """Stop if an image has no signature of the operator's key under one of its names."""
-        cosign.verify(f"{self._address}/{prefix}{images.whole_name(tagged).repository}@{entry['digest']}", tagged)
+        repository = images.inside(images.whole_name(tagged).repository)
+        cosign.verify(f"{self._address}/{prefix}{repository}@{entry['digest']}", tagged)
 
 
 def unsigned(wanted: Sequence[Mapping[str, Any]], allowed: Sequence[str]) -> list[str]:

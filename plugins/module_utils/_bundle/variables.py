@@ -32,7 +32,7 @@ def bundle_variables(document: Mapping[str, Any], url: str, registry: str, ca: s
         "bundle_key_sha256": key,
         "bundle_systems": sorted(document["systems"]),
         "bundle_image_names": {
-            name: f"{registry}/{name}@{entry['digest']}" for entry in document["images"] for name in entry["names"]
+            name: _named(name, entry["digest"], registry) for entry in document["images"] for name in entry["names"]
         },
     }
     for role, kind, path in (
@@ -60,10 +60,15 @@ def bundle_variables(document: Mapping[str, Any], url: str, registry: str, ca: s
         variables["docker_registry_ca_certificates"] = {registry: ca}
     if document["kubernetes_version"]:
         upstream = images.known_registries([name for entry in document["images"] for name in entry["names"]])
-        variables["kubernetes_image_repository"] = f"{registry}/{settings['kubernetes_image_repository']}"
+        variables["kubernetes_image_repository"] = (
+            f"{registry}/{images.inside(settings['kubernetes_image_repository'])}"
+        )
         variables["kubernetes_registries"] = [
             {"registry": registry, "url": f"https://{registry}", "ca_certificate": ca},
-            *({"registry": name, "url": f"https://{registry}/v2/{name}", "ca_certificate": ca} for name in upstream),
+            *(
+                {"registry": name, "url": f"https://{registry}/v2/{images.inside(name)}", "ca_certificate": ca}
+                for name in upstream
+            ),
         ]
         variables["flannel_manifest_path"] = None
         variables["flannel_manifest_url"] = f"{url.rstrip('/')}/files/kube-flannel.yml"
@@ -80,4 +85,10 @@ def _inside(reference: str, registry: str, document: Mapping[str, Any]) -> str:
     """Return a reference's name inside, with the digest that the bundle has of it."""
     name = images.whole_name(reference)
     digest = name.digest or next(entry["digest"] for entry in document["images"] if name.tagged in entry["names"])
-    return f"{registry}/{name.tagged}@{digest}"
+    return _named(name.tagged, digest, registry)
+
+
+def _named(tagged: str, digest: str, registry: str) -> str:
+    name = images.whole_name(tagged)
+    tag = f":{name.tag}" if name.tag else ""
+    return f"{registry}/{images.inside(name.repository)}{tag}@{digest}"

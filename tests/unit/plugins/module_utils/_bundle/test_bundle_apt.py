@@ -58,6 +58,14 @@ def test_a_colon_that_apt_quotes_is_the_same_address() -> None:
     assert apt.repository_of(uri, [repository, *REPOSITORIES]) is repository
 
 
+def test_a_local_file_is_where_it_is() -> None:
+    repository = {"uri": "file:///srv/k/core:/deb/", "base": "kubernetes", "suite": "/"}
+    uri = "file:/srv/k/core:/deb/./kubeadm_1.36.4-1.1_amd64.deb"
+    assert apt.repository_of(uri, [repository, *REPOSITORIES]) is repository
+    assert apt.local_path(uri) == "/srv/k/core:/deb/./kubeadm_1.36.4-1.1_amd64.deb"
+    assert apt.local_path("http://deb.example.org/a.deb") is None
+
+
 def test_a_flat_index_and_one_with_a_suite() -> None:
     entries = [("Package: b\n", "./b.deb", 2, B), ("Package: a\nVersion: 1\n\n", "./a.deb", 1, A)]
     text = apt.packages_index(entries)

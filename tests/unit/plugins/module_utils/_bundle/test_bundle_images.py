@@ -46,11 +46,8 @@ def test_the_longest_beginning_says_where_an_image_comes_from(
 
 
 def test_names_inside_and_places() -> None:
-    assert (
-        images.inside(f"vllm/vllm-openai:v1@{DIGEST}", "b.example:443")
-        == f"b.example:443/docker.io/vllm/vllm-openai:v1@{DIGEST}"
-    )
-    assert images.inside("nginx", "b.example:443") == "b.example:443/docker.io/library/nginx"
+    assert images.inside("docker.io/vllm/vllm-openai") == "docker.io/vllm/vllm-openai"
+    assert images.inside("own.example:5000/team/a") == "own.example-5000/team/a"
     assert images.place(DIGEST) == f"images/{'a' * 64}"
     assert images.signature_tag(DIGEST) == f"sha256-{'a' * 64}.sig"
     assert images.known_registries(["b.example/x", "a.example/y", "b.example/z"]) == ["a.example", "b.example"]

@@ -59,7 +59,7 @@ def cluster_host(role: str, virtual_address: str | None = None) -> dict[str, Any
 def plan(**hosts: dict[str, Any]) -> dict[str, Any]:
     """A plan."""
     cluster = {"version": "1.36.4"} if any(host["kubernetes"] for host in hosts.values()) else None
-    return {"fleet": {"name": "prod"}, "kubernetes": cluster, "hosts": hosts}
+    return {"fleet": "prod", "kubernetes": cluster, "hosts": hosts}
 
 
 def asked(

@@ -146,6 +146,16 @@ class Api:
                 return None
             raise
 
+    def has_kind(self, api_version: str, kind: str) -> bool:
+        """Return whether the cluster knows a kind that not every cluster has."""
+        try:
+            found = self.request("GET", f"/apis/{api_version}")
+        except ApiError as fault:
+            if fault.status == _NOT_FOUND:
+                return False
+            raise
+        return any(resource.get("kind") == kind for resource in found.get("resources") or [])
+
     def each(self, api_version: str, kind: str, selector: str, namespace: str | None = None) -> Iterator[Object]:
         """Yield the objects of a kind that a selector of labels selects, a page at a time."""
         query = {"labelSelector": selector, "limit": str(_PAGE)}

@@ -63,8 +63,8 @@ def _count_to_leave(item: Object, existing: Object | None) -> int | None:
     return int(existing["spec"].get("replicas", 1)) if owned else None
 
 
-def _counting(item: Object, count: int | None) -> Object:
-    return item if count is None else {**item, "spec": {**item["spec"], "replicas": count}}
+def _counting(item: Mapping[str, Any], count: int | None) -> Object:
+    return dict(item) if count is None else {**item, "spec": {**item["spec"], "replicas": count}}
 
 
 def _identity(item: Mapping[str, Any]) -> tuple[str, str, str, str]:
@@ -237,7 +237,7 @@ def act(api: Api, changes: Sequence[Change]) -> None:
                 raise FleetError(f"the API server refuses {title(change.item)}: {fault}") from fault
 
 
-def _leave(api: Api, item: Object, count: int) -> None:
+def _leave(api: Api, item: Mapping[str, Any], count: int) -> None:
     """Have a Deployment's count of pods, as it is, without owning it: the apply that follows names it no more.
 
     Each step by itself leaves the count as it is, so a run that is killed in between goes on from there.
@@ -386,7 +386,7 @@ def _described(workload: Object | None, item: Object, pods: Sequence[Object]) ->
         "annotations": (workload["metadata"].get("annotations") or {}) if workload else {},
         "image": container.get("image"),
         "arguments": container.get("args") or [],
-        "ready": bool(workload) and _ready(workload) > 0,
+        "ready": workload is not None and _ready(workload) > 0,
         "pods": [
             {
                 "name": pod["metadata"]["name"],

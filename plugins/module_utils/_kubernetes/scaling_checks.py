@@ -108,14 +108,17 @@ def _numbers(spec: Object) -> Iterator[Fault]:
     for key, least in _NUMBERS:
         if not _whole(spec.get(key), least):
             yield f"spec.{key}", repr(spec.get(key)), f"a whole number, {least} or more"
-    few, most = spec.get("minReplicaCount"), spec.get("maxReplicaCount")
+    few: Any = spec.get("minReplicaCount")
+    most: Any = spec.get("maxReplicaCount")
     if _whole(few, 0) and _whole(most, 1) and few > most:
         yield "spec.minReplicaCount", str(few), f"at most maxReplicaCount, {most}"
     fallback = spec.get("fallback")
-    for key, least in _FALLBACK_NUMBERS if isinstance(fallback, Mapping) else ():
+    if not isinstance(fallback, Mapping):
+        return
+    for key, least in _FALLBACK_NUMBERS:
         if not _whole(fallback.get(key), least):
             yield f"spec.fallback.{key}", repr(fallback.get(key)), f"a whole number, {least} or more"
-    if isinstance(fallback, Mapping) and fallback.get("behavior") != "scalingModifiers":
+    if fallback.get("behavior") != "scalingModifiers":
         yield (
             "spec.fallback.behavior",
             repr(fallback.get("behavior")),

@@ -115,7 +115,7 @@ def _name(instance: Mapping[str, Any]) -> str:
 def _spread(instances: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
     """Return instances so that the first ones are on as many hosts as there are; in that order hosts come by name."""
     seen: dict[str, int] = {}
-    ranked = []
+    ranked: list[tuple[Any, ...]] = []
     for instance in instances:
         rank = seen.get(instance["host"], 0)
         seen[instance["host"]] = rank + 1

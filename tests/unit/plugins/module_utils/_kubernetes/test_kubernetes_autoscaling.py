@@ -226,6 +226,7 @@ def twice(objects: list[dict[str, Any]]) -> None:
 
 FORMULA = "advanced.scalingModifiers.formula"
 URL = "triggers.0.metadata.url"
+NOBODY = "queue-x.gpufleet-serving.svc"
 FAULTS: list[Any] = [
     ("spec.surprise", changed("surprise", 1), "found a field that is not known here, wanted one of advanced,"),
     ("spec.minReplicaCount", changed("minReplicaCount", 2), "found 2, wanted at most maxReplicaCount, 1"),
@@ -273,7 +274,7 @@ FAULTS: list[Any] = [
     (URL.join(("spec.", "")), changed(URL, "https://elsewhere/metrics"), "SERVICE.gpufleet-serving.svc:PORT/metrics"),
     (
         URL.join(("spec.", "")),
-        changed(URL, "http://queue-x.gpufleet-serving.svc:8000/metrics"),
+        changed(URL, f"http://{NOBODY}:8000/metrics"),
         "wanted a Service among the objects of gpufleet-serving",
     ),
     (

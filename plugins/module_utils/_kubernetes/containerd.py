@@ -129,18 +129,23 @@ def registry_files(registries: Sequence[Mapping[str, Any]]) -> list[dict[str, An
             raise InvalidInputError(f"{where}.url is {url!r}, wanted https:// where there is a login")
         seen.add(name)
         directory = f"{REGISTRIES}/{name}"
+        settings: dict[str, Any] = {"capabilities": ["pull", "resolve"]}
+        if ca:
+            settings["ca"] = f"{directory}/ca.crt"
+        if url.partition("://")[2].partition("/")[2]:
+            # The address has the registry's own path already.
+            settings["override_path"] = True
         lines = [
             "# SPDX-License-Identifier: Apache-2.0",
             "# Managed by Ansible (gpufleet.metal.kubernetes).",
+            # Who is asked when no host answers: the same, and never the registry outside. Without a table of a host
+            # containerd 1.7 overlooks all of it.
             f"server = {_value(url)}",
-            f"capabilities = {_value(['pull', 'resolve'])}",
-            *([f"ca = {_value(f'{directory}/ca.crt')}"] if ca else []),
-            # The address has the registry's own path already.
-            *(["override_path = true"] if url.partition("://")[2].partition("/")[2] else []),
+            *_table(f"host.{_value(url)}", settings),
         ]
         if username:
             token = base64.b64encode(f"{username}:{password}".encode()).decode()
-            lines += _table("header", {"Authorization": f"Basic {token}"})
+            lines += _table(f"host.{_value(url)}.header", {"Authorization": f"Basic {token}"})
         text = {"content": "\n".join(lines) + "\n", **({"mode": "0600", "sensitive": True} if username else {})}
         files.append({"dest": directory, "state": "directory"})
         if ca:

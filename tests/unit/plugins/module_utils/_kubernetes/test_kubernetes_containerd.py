@@ -105,10 +105,11 @@ def test_a_registry_is_found_at_a_mirror_with_its_authority() -> None:
             "content": (
                 "# SPDX-License-Identifier: Apache-2.0\n"
                 "# Managed by Ansible (gpufleet.metal.kubernetes).\n"
-                'server = "https://m.example:8443/v2/registry.k8s.io"\n'
-                'capabilities = ["pull", "resolve"]\n'
-                'ca = "/etc/containerd/certs.d/registry.k8s.io/ca.crt"\n'
-                "override_path = true\n"
+                'server = "https://m.example:8443/v2/registry.k8s.io"\n\n'
+                '[host."https://m.example:8443/v2/registry.k8s.io"]\n'
+                '  capabilities = ["pull", "resolve"]\n'
+                '  ca = "/etc/containerd/certs.d/registry.k8s.io/ca.crt"\n'
+                "  override_path = true\n"
             ),
         },
     ]
@@ -118,7 +119,9 @@ def test_a_login_is_for_root_alone_and_shown_to_nobody() -> None:
     entry = {"registry": "r.example:5000", "url": "https://r.example:5000", "username": "pull", "password": "s3cret"}
     file = containerd.registry_files([entry])[-1]
     assert (file["mode"], file["sensitive"]) == ("0600", True)
-    assert file["content"].endswith('\n[header]\n  Authorization = "Basic cHVsbDpzM2NyZXQ="\n')
+    assert file["content"].endswith(
+        '\n[host."https://r.example:5000".header]\n  Authorization = "Basic cHVsbDpzM2NyZXQ="\n'
+    )
     assert "override_path" not in file["content"]
     assert tomllib.loads(file["content"])["server"] == "https://r.example:5000"
 

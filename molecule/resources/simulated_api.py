@@ -384,7 +384,10 @@ class Store:
                 state = {"state": {"waiting": {"reason": "CrashLoopBackOff"}}, "restartCount": int(time.monotonic())}
                 state["lastState"] = {"terminated": ended}
             image = {"name": container["name"], "imageID": container["image"].replace("vllm/", "docker.io/vllm/")}
-            for number in range(self._count(item)):
+            count = self._count(item)
+            # The last one was evicted, and stays as a record of it.
+            for number in range(count + bool(self.said_of("evicted", item))):
+                ended = number == count
                 about = {
                     "name": f"{item['metadata']['name']}-{digest}-{number}",
                     "labels": template["metadata"]["labels"],
@@ -397,7 +400,9 @@ class Store:
                         "kind": "Pod",
                         "metadata": about,
                         "spec": {**template["spec"], "nodeName": place},
-                        "status": {"phase": "Running", "containerStatuses": [{**image, **state}]},
+                        "status": {"phase": "Failed", "reason": "Evicted"}
+                        if ended
+                        else {"phase": "Running", "containerStatuses": [{**image, **state}]},
                     }
                 )
         return found

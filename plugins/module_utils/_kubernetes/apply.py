@@ -24,6 +24,7 @@ from .objects import COUNT_MANAGER, MANAGER, PAUSED_ANNOTATION, Object
 _BOOKKEEPING = ("managedFields", "resourceVersion", "generation", "uid", "creationTimestamp", "selfLink")
 _WORKLOADS = ("Deployment", "DaemonSet")
 _LABEL_KIND = re.compile(r"(?:(?P<group>[a-z0-9.]+/v[a-z0-9]+|v1) )(?P<kind>[A-Za-z]+)")
+_ENDED = ("Failed", "Succeeded")
 #: What no waiting mends.
 _HOPELESS = ("ErrImageNeverPull", "InvalidImageName", "CreateContainerConfigError", "ImageInspectError")
 
@@ -312,7 +313,10 @@ class Watch:
     def _pods(self, workload: Object) -> Iterator[Object]:
         labels = workload["spec"]["selector"].get("matchLabels") or {}
         selector = ",".join(f"{name}={value}" for name, value in sorted(labels.items()))
-        yield from self.api.each("v1", "Pod", selector, workload["metadata"]["namespace"])
+        for pod in self.api.each("v1", "Pod", selector, workload["metadata"]["namespace"]):
+            # One that was evicted stays as a record of it until the cluster has too many; its successor counts.
+            if (pod.get("status") or {}).get("phase") not in _ENDED:
+                yield pod
 
     def _troubles(self, workload: Object, pods: Sequence[Object]) -> Iterator[str]:
         for condition in (workload.get("status") or {}).get("conditions") or []:

@@ -49,10 +49,19 @@ DONE_PHASES = ["preflight", "certs", "kubeconfig", "etcd", "control-plane", "kub
 """What ``kubeadm init`` does before the cluster knows the node."""
 KUBELET_PORT = 10250
 CERTIFICATE_KEY_BYTES = 32
+BEFORE_ITS_NODE = datetime.timedelta(seconds=5)
+"""A kubelet may ask for its certificate a moment before it has registered its node."""
+
 _LISTEN = "0A"
 _CGROUP2 = "cgroup2fs"
 _TOKEN = re.compile(r"\b[a-z0-9]{6}\.[a-z0-9]{16}\b")
+_NO_CONTROLLER = "declare no controller"
 _LONG_HEX = re.compile(r"(?<!sha256:)\b[0-9a-f]{64}\b")
+
+
+def _moment(text: str) -> datetime.datetime:
+    """Read a time of the API, such as 2026-11-28T15:26:22Z."""
+    return datetime.datetime.strptime(text, "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=datetime.timezone.utc)
 
 
 def redacted(text: str) -> str:
@@ -508,7 +517,7 @@ class Membership:
 
 
 LINKS = ("cni0", "flannel.1", "flannel-v6.1", "kube-ipvs0")
-TABLES = ("kube-proxy", "flannel-ipv4", "flannel-ipv6")
+TABLES = ("kube-proxy", "flannel-ipv4", "flannel-ipv6", "kube-network-policies")
 LEFTOVERS = (
     "etc/cni/net.d/*",
     "etc/kubernetes/gpufleet",
@@ -592,6 +601,8 @@ class Offer:
     def approve(self, node_name: str, addresses: list[str], deadline_seconds: float) -> int:
         """Sign the serving certificate that the node's kubelet asks for; returns how many requests were approved."""
         end = time.monotonic() + deadline_seconds
+        out = self._must(self._kubectl("get", "node", node_name, "--output", "json"), "kubectl get node")
+        since = _moment(json.loads(out)["metadata"]["creationTimestamp"]) - BEFORE_ITS_NODE
         while True:
             mine = [request for request in self._requests() if request["node"] == node_name]
             pending = [request for request in mine if not request["decided"]]
@@ -600,7 +611,8 @@ class Offer:
                 if faults:
                     raise FleetError(f"the request {request['name']} of {node_name} is not signed: {'; '.join(faults)}")
                 self._must(self._kubectl("certificate", "approve", request["name"]), "kubectl certificate approve")
-            if mine:
+            # The cluster keeps requests for an hour, also those of a node of this name that it has forgotten since.
+            if pending or any(request["created"] >= since for request in mine):
                 return len(pending)
             if time.monotonic() > end:
                 raise FleetError(
@@ -687,7 +699,11 @@ class Offer:
             if spec.get("signerName") == "kubernetes.io/kubelet-serving":
                 name = str(spec.get("username", "")).removeprefix("system:node:")
                 decided = bool(item.get("status", {}).get("conditions"))
-                found.append({"name": item["metadata"]["name"], "node": name, "decided": decided, "spec": spec})
+                about = item["metadata"]
+                created = _moment(about["creationTimestamp"])
+                found.append(
+                    {"name": about["name"], "node": name, "decided": decided, "created": created, "spec": spec}
+                )
         return found
 
     def _knows(self, node_name: str) -> bool:
@@ -709,7 +725,10 @@ class Offer:
             "--ignore-daemonsets",
             "--delete-emptydir-data",
         ]
-        self._must([*drain, f"--timeout={seconds}s"], "kubectl drain")
+        status, out, err = self.host.run([*drain, f"--timeout={seconds}s"])
+        if status != 0:
+            advice = ": delete those pods first, nothing would bring them back" if _NO_CONTROLLER in err else ""
+            raise FleetError(f"kubectl drain ended with exit status {status}: {_last_lines(err or out)}{advice}")
         return [f"drained {node_name}"]
 
     def uncordon(self, node_name: str) -> list[str]:

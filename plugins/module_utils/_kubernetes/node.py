@@ -126,7 +126,7 @@ def _membership_findings(host: str, info: Mapping[str, Any], told: kubeadm.Setti
     member = info["member"]
     installed = info["packages"].get("kubelet", {}).get("version")
     if member is None and info["unfinished"]:
-        # What listens is its own: kubelet and the control plane run while the init or join that began them is unfinished.
+        # What listens is its own: kubelet and the control plane run while the init or join that began them is not done.
         return []
     if member is None:
         return [

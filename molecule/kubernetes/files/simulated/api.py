@@ -30,6 +30,11 @@ LOCAL = {"replicate", "fetch_state", "forwarded"}
 SILENCE_SECONDS = 8
 
 
+def now() -> str:
+    """The time as the API says it."""
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+
+
 class RefusedError(Exception):
     """An answer other than 200."""
 
@@ -189,6 +194,7 @@ class Cluster:
         if known is None or known["status"] != node["status"] or self.state["pods"].get(name, []) != pods:
             # What others have said of it stays.
             kept = {key: known[key] for key in ("metadata", "spec")} if known else {}
+            node["metadata"]["creationTimestamp"] = now()
             self.state["nodes"][name] = {**node, **kept}
             self.state["pods"][name] = pods
             self.save()
@@ -261,13 +267,9 @@ class Cluster:
 
     def delete_node(self, name: str) -> None:
         self.get_node(name)
+        # Its requests stay, as the real ones do for an hour.
         del self.state["nodes"][name]
         self.state["pods"].pop(name, None)
-        self.state["requests"] = {
-            key: request
-            for key, request in self.state["requests"].items()
-            if request["username"] != f"system:node:{name}"
-        }
         self.save()
 
     def ask_serving(self, name: str, request: str) -> str:
@@ -276,6 +278,7 @@ class Cluster:
             "username": f"system:node:{name}",
             "request": base64.b64encode(request.encode()).decode(),
             "certificate": None,
+            "created": now(),
         }
         self.save()
         return identity
@@ -287,7 +290,7 @@ class Cluster:
     def list_requests(self) -> list[dict[str, Any]]:
         return [
             {
-                "metadata": {"name": identity},
+                "metadata": {"name": identity, "creationTimestamp": request["created"]},
                 "spec": {
                     "signerName": "kubernetes.io/kubelet-serving",
                     "username": request["username"],

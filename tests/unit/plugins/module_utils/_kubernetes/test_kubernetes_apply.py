@@ -384,6 +384,16 @@ def test_a_rollout_tells_what_runs(cluster: Cluster) -> None:
     assert found["pods"][0]["image_ids"] == [f"docker.io/{container['image']}"]
 
 
+def test_what_is_left_of_an_evicted_pod_is_no_pod(cluster: Cluster) -> None:
+    objects = rendered()
+    cluster.apply(objects)
+    engine = of_kind(objects, "Deployment")[0]
+    cluster.store.faults = {"evicted": [f"Deployment/{engine['metadata']['name']}"]}
+    assert [pod["phase"] for pod in cluster.rollout(objects=[engine])["workloads"][0]["pods"]] == ["Running"]
+    cluster.apply([engine], replicas=0)
+    assert cluster.rollout(objects=[engine])["workloads"][0]["pods"] == []
+
+
 def test_what_is_not_rolled_out_is_said_when_the_time_is_up(cluster: Cluster) -> None:
     objects = rendered()
     cluster.apply(objects)

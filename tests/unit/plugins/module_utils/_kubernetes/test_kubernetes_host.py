@@ -46,7 +46,8 @@ class Programs:
         if argv[:2] == ["kubeadm", "reset"]:
             (self.root / "etc/kubernetes/kubelet.conf").unlink(missing_ok=True)
         if "get node" in line:
-            node = json.dumps({"metadata": {"name": "gpu-1", "labels": self.labels}})
+            about = {"name": "gpu-1", "labels": self.labels, "creationTimestamp": "2026-11-28T15:00:00Z"}
+            node = json.dumps({"metadata": about})
             return (0, node, "") if self.joins else (1, "", 'nodes "gpu-1" not found')
         return 0, "", ""
 
@@ -164,7 +165,7 @@ def test_a_worker_that_is_known_has_joined(programs: Programs, membership: hosts
 
 
 def test_an_interrupted_init_goes_on(programs: Programs, membership: hosts.Membership) -> None:
-    """A node that the cluster knows is not the end of it: kubelet registers it while kubeadm has half of its work to do."""
+    """A node that the cluster knows is not the end of it: kubelet registers it with half of kubeadm's work to be done."""
     programs.write(hosts.MARK, "init\n")
     programs.write("etc/kubernetes/kubelet.conf", "credentials")
     documents = [{"kind": "InitConfiguration"}, {"kind": "ClusterConfiguration"}]
@@ -244,7 +245,8 @@ def test_a_reset_leaves_nothing(programs: Programs, membership: hosts.Membership
     for name in ("etc/cni/net.d/10-flannel.conflist", "run/flannel/subnet.env", "etc/kubernetes/gpufleet/audit.yaml"):
         programs.write(name)
     (programs.root / "sys/class/net/cni0").mkdir(parents=True)
-    programs.answers["nft list tables"] = (0, "table inet gpufleet\ntable ip kube-proxy\n", "")
+    tables = ["table inet gpufleet", "table ip kube-proxy", "table inet kube-network-policies", ""]
+    programs.answers["nft list tables"] = (0, "\n".join(tables), "")
     done = change(membership, {**OPTIONS, "action": "reset"}, check_mode=False)["done"]
     assert done == [
         "kubeadm reset",
@@ -253,6 +255,7 @@ def test_a_reset_leaves_nothing(programs: Programs, membership: hosts.Membership
         "/etc/kubernetes/gpufleet",
         "/run/flannel",
         "table ip kube-proxy",
+        "table inet kube-network-policies",
     ]
     assert "ip link delete cni0" in programs.calls
     assert "nft delete table ip kube-proxy" in programs.calls
@@ -360,12 +363,15 @@ def test_what_was_offered_is_made_worthless(programs: Programs, plane: hosts.Off
         offer(plane, {**WANTED, "state": "absent", "token_id": "abcdef"}, check_mode=False)
 
 
-def requests(*items: tuple[str, str, bool]) -> str:
+NOW = "2026-11-28T15:00:00Z"
+
+
+def requests(*items: tuple[str, str, bool], created: str = NOW) -> str:
     return json.dumps(
         {
             "items": [
                 {
-                    "metadata": {"name": name},
+                    "metadata": {"name": name, "creationTimestamp": created},
                     "spec": {"signerName": "kubernetes.io/kubelet-serving", "username": f"system:node:{node}"},
                     "status": {"conditions": [{"type": "Approved"}]} if decided else {},
                 }
@@ -388,6 +394,24 @@ def test_only_the_requests_of_the_node_are_approved(
     with pytest.raises(FleetError) as caught:
         offer(plane, {**WANTED, "state": "absent", "approve": True}, check_mode=False)
     assert str(caught.value) == "the request a of gpu-1 is not signed: it asks for cp-1, wanted gpu-1"
+
+
+@pytest.mark.parametrize(
+    ("created", "taken"),
+    [("2026-11-28T14:10:00Z", False), ("2026-11-28T14:59:58Z", True), ("2026-11-28T15:00:03Z", True)],
+)
+def test_a_request_of_a_node_that_is_gone_is_not_the_new_ones(
+    programs: Programs, plane: hosts.Offer, created: str, taken: bool
+) -> None:
+    """A host that was reset and joins again has a signed request of its first life there, for an hour."""
+    listed = "kubectl --kubeconfig /etc/kubernetes/admin.conf --request-timeout=20s get certificatesigningrequests"
+    programs.answers[listed] = (0, requests(("a", "gpu-1", True), created=created), "")
+    options = {**WANTED, "state": "absent", "approve": True}
+    if taken:
+        assert offer(plane, options, check_mode=False)["done"] == []
+        return
+    with pytest.raises(FleetError, match=r"^the kubelet of gpu-1 asked for no serving certificate within 0 s"):
+        offer(plane, options, check_mode=False)
 
 
 def test_a_kubelet_that_asks_for_nothing(programs: Programs, plane: hosts.Offer) -> None:
@@ -501,6 +525,16 @@ def test_nothing_is_done_on_a_plane_that_does_not_answer(programs: Programs, pla
         FleetError, match=r"^the API server of this control plane answers refused, wanted ok: nothing was"
     ):
         offer(plane, {**WANTED, "state": state}, check_mode=False)
+
+
+def test_a_pod_that_nothing_would_bring_back_is_left_to_a_person(programs: Programs, plane: hosts.Offer) -> None:
+    said = "error: cannot delete Pods that declare no controller (use --force to override): default/mine"
+    programs.answers["kubectl --kubeconfig /etc/kubernetes/admin.conf drain"] = (1, "", said)
+    with pytest.raises(FleetError) as caught:
+        offer(plane, {**WANTED, "state": "drained"}, check_mode=False)
+    assert str(caught.value) == (
+        f"kubectl drain ended with exit status 1: {said}: delete those pods first, nothing would bring them back"
+    )
 
 
 def test_what_the_host_has(programs: Programs, host: hosts.Host) -> None:

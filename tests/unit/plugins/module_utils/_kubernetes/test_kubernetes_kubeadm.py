@@ -192,13 +192,13 @@ def test_events_are_limited() -> None:
         ({"version": "1.36"}, "kubernetes_version is '1.36', wanted a whole version such as 1.36.4"),
         (
             {"etcd_image_tag": "3.5.30-0"},
-            "kubernetes_etcd_image_tag is '3.5.30-0', wanted one such as 3.6.8-0: kubeadm 1.36 starts etcd with arguments "
-            "that those before 3.6 do not know",
+            "kubernetes_etcd_image_tag is '3.5.30-0', wanted one such as 3.6.8-0: kubeadm 1.36 starts etcd with "
+            "arguments that those before 3.6 do not know",
         ),
         (
             {"etcd_image_tag": "latest"},
-            "kubernetes_etcd_image_tag is 'latest', wanted one such as 3.6.8-0: kubeadm 1.36 starts etcd with arguments "
-            "that those before 3.6 do not know",
+            "kubernetes_etcd_image_tag is 'latest', wanted one such as 3.6.8-0: kubeadm 1.36 starts etcd with "
+            "arguments that those before 3.6 do not know",
         ),
         ({"version": "1.34.2"}, "kubernetes_version is '1.34.2', wanted one of the minors 1.35, 1.36, 1.37"),
         (

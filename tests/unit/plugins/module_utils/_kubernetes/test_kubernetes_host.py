@@ -165,7 +165,7 @@ def test_a_worker_that_is_known_has_joined(programs: Programs, membership: hosts
 
 
 def test_an_interrupted_init_goes_on(programs: Programs, membership: hosts.Membership) -> None:
-    """A node that the cluster knows is not the end of it: kubelet registers it with half of kubeadm's work to be done."""
+    """A node that the cluster knows is not the end: kubelet registers it with half of kubeadm's work to be done."""
     programs.write(hosts.MARK, "init\n")
     programs.write("etc/kubernetes/kubelet.conf", "credentials")
     documents = [{"kind": "InitConfiguration"}, {"kind": "ClusterConfiguration"}]

@@ -728,7 +728,7 @@ class Offer:
         status, out, err = self.host.run([*drain, f"--timeout={seconds}s"])
         if status != 0:
             advice = ": delete those pods first, nothing would bring them back" if _NO_CONTROLLER in err else ""
-            raise FleetError(f"kubectl drain ended with exit status {status}: {_last_lines(err or out)}{advice}")
+            raise FleetError(f"kubectl drain ended with exit status {status}: {last_lines(err or out)}{advice}")
         return [f"drained {node_name}"]
 
     def uncordon(self, node_name: str) -> list[str]:

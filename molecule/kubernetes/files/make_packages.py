@@ -85,6 +85,12 @@ def packages(minor: str) -> list[Package]:
     return found
 
 
+def gpg(home: Path, *arguments: str) -> None:
+    """Run gpg with a home of its own and no question."""
+    quiet = ["--batch", "--quiet", "--passphrase", "", "--pinentry-mode", "loopback"]
+    subprocess.run(["gpg", "--homedir", str(home), *quiet, *arguments], check=True)
+
+
 def sign(repository: Path, home: Path) -> None:
     """Write Release, InRelease and the key."""
     content = (repository / "Packages").read_bytes()
@@ -93,29 +99,29 @@ def sign(repository: Path, home: Path) -> None:
         f"SHA256:\n {hashlib.sha256(content).hexdigest()} {len(content)} Packages\n",
         encoding="utf-8",
     )
-    home.mkdir(mode=0o700)
-    gpg = ["gpg", "--homedir", str(home), "--batch", "--quiet", "--passphrase", "", "--pinentry-mode", "loopback"]
-    try:
-        name = "Simulated Kubernetes repository"
-        subprocess.run([*gpg, "--quick-generate-key", name, "rsa3072", "sign", "never"], check=True)
-        clear = ["--digest-algo", "SHA256", "--clearsign", "--output", str(repository / "InRelease")]
-        subprocess.run([*gpg, *clear, str(repository / "Release")], check=True)
-        subprocess.run([*gpg, "--armor", "--output", str(repository / "Release.key"), "--export"], check=True)
-    finally:
-        subprocess.run(["gpgconf", "--homedir", str(home), "--kill", "gpg-agent"], check=True)
+    clear = ["--digest-algo", "SHA256", "--clearsign", "--output", str(repository / "InRelease")]
+    gpg(home, *clear, str(repository / "Release"))
+    gpg(home, "--armor", "--output", str(repository / "Release.key"), "--export")
 
 
 def main(output: Path) -> None:
     """Build the archive, a repository for each minor."""
     with tempfile.TemporaryDirectory() as name, tarfile.open(output, "w") as archive:
-        for minor in VERSIONS:
-            directory = Path(name) / minor
-            directory.mkdir()
-            debs = [build(package, directory) for package in packages(minor)]
-            repository = directory / "repository"
-            (repository / "Packages").write_text(index(debs), encoding="utf-8")
-            sign(repository, directory / "gnupg")
-            archive.add(repository, f"core:/stable:/v{minor}/deb")
+        home = Path(name) / "gnupg"
+        home.mkdir(mode=0o700)
+        try:
+            # One key for all minors, as the community's.
+            gpg(home, "--quick-generate-key", "Simulated Kubernetes repository", "rsa3072", "sign", "never")
+            for minor in VERSIONS:
+                directory = Path(name) / minor
+                directory.mkdir()
+                debs = [build(package, directory) for package in packages(minor)]
+                repository = directory / "repository"
+                (repository / "Packages").write_text(index(debs), encoding="utf-8")
+                sign(repository, home)
+                archive.add(repository, f"core:/stable:/v{minor}/deb")
+        finally:
+            subprocess.run(["gpgconf", "--homedir", str(home), "--kill", "gpg-agent"], check=True)
 
 
 if __name__ == "__main__":

@@ -478,7 +478,8 @@ class _Job:
             wanted = "its files of now"
         raise ModelError(
             f"{self._final} holds the files of {found}, wanted {wanted}; an engine that restarts by itself would load "
-            "them: set model_store_replacement_allowed to true to have them replaced; nothing was changed"
+            "the new ones: set vllm_restart_allowed to true (model_store_replacement_allowed where the role runs "
+            "alone) to have them replaced; nothing was changed"
         )
 
     def _check_before(self, reason: str) -> None:

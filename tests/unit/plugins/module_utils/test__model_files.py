@@ -136,8 +136,8 @@ def test_another_source_takes_consent(tmp_path: Path, other: str, found: str, wa
         _model_files.apply(request(tmp_path, sources[other]), check_mode)
     assert str(raised.value) == (
         f"model 'm': {tmp_path}/store/m holds the files of {found.format(**names)}, wanted {wanted.format(**names)}; "
-        "an engine that restarts by itself would load them: set model_store_replacement_allowed to true to have them "
-        "replaced; nothing was changed"
+        "an engine that restarts by itself would load the new ones: set vllm_restart_allowed to true "
+        "(model_store_replacement_allowed where the role runs alone) to have them replaced; nothing was changed"
     )
     assert placed(tmp_path) == FILES
     assert sorted(os.listdir(tmp_path / "store")) == ["m"]

@@ -4,8 +4,9 @@
 It is not Kubernetes. It keeps objects, answers as the API does to get, list, server-side apply and delete, refuses what
 is not asked for strictly, and says of workloads and nodes what controllers and kubelets would say; no container runs.
 DIRECTORY gets keys and admin.conf, objects.yml and calls.log, and faults.json is read there:
-{"refuse": {"Kind/name": "message"}, "unready": ["Kind/name"], "crash": ["Kind/name"]}. Called as kubectl it reads a
-kubeconfig that is written as JSON.
+{"refuse": {"Kind/name": "message"}, "unready": ["Kind/name"], "crash": ["Kind/name"], "scaled": {"name": count},
+"lacking": ["group/version"]}: "scaled" is what an autoscaler sets a Deployment to, "lacking" what nobody has brought
+into the cluster. Called as kubectl it reads a kubeconfig that is written as JSON.
 """
 
 from __future__ import annotations
@@ -44,17 +45,22 @@ RESOURCES = {
     "networkpolicies": ("NetworkPolicy", True),
     "daemonsets": ("DaemonSet", True),
     "deployments": ("Deployment", True),
+    "services": ("Service", True),
+    "scaledobjects": ("ScaledObject", True),
 }
 GROUPS = {
-    "v1": ("namespaces nodes persistentvolumes pods secrets configmaps serviceaccounts persistentvolumeclaims").split(),
+    "v1": (
+        "namespaces nodes persistentvolumes pods secrets configmaps serviceaccounts persistentvolumeclaims services"
+    ).split(),
     "apps/v1": ["daemonsets", "deployments"],
     "networking.k8s.io/v1": ["networkpolicies"],
     "rbac.authorization.k8s.io/v1": ["clusterroles", "clusterrolebindings", "roles", "rolebindings"],
     "scheduling.k8s.io/v1": ["priorityclasses"],
+    "keda.sh/v1alpha1": ["scaledobjects"],
     "admissionregistration.k8s.io/v1": ["validatingadmissionpolicies", "validatingadmissionpolicybindings"],
 }
 PATH = re.compile(
-    r"/(?:api/(?P<core>v1)|apis/(?P<group>[a-z0-9.]+/v1))"
+    r"/(?:api/(?P<core>v1)|apis/(?P<group>[a-z0-9.]+/v1(?:alpha1)?))"
     r"(?:/namespaces/(?P<namespace>[^/]+)(?=/[a-z]))?/(?P<plural>[a-z]+)(?:/(?P<name>[^/]+))?"
 )
 #: Fields that an object keeps for its life.
@@ -78,18 +84,28 @@ class RefusedError(Exception):
         self.body.update({"details": details, "code": status})
 
 
-def merged(base: Any, before: Any, now: Any) -> Any:
-    """Return what an apply makes of an object: what the manager no longer names goes, what it names is set."""
+def merged(base: Any, before: Any, now: Any, others: tuple[Any, ...] = ()) -> Any:
+    """Return what an apply makes of an object: what the manager no longer names goes, what it names is set.
+
+    What ``others`` name as well stays.
+    """
     if not isinstance(now, dict) or not isinstance(base, dict):
         return copy.deepcopy(now)
+    theirs = [other for other in others if isinstance(other, dict)]
     found = {
         key: copy.deepcopy(value)
         for key, value in base.items()
-        if key in now or not (isinstance(before, dict) and key in before)
+        if key in now or not (isinstance(before, dict) and key in before) or any(key in other for other in theirs)
     }
     for key, value in now.items():
-        found[key] = merged(found.get(key), before.get(key) if isinstance(before, dict) else None, value)
+        deeper = tuple(other.get(key) for other in theirs)
+        found[key] = merged(found.get(key), before.get(key) if isinstance(before, dict) else None, value, deeper)
     return found
+
+
+def fields(body: dict[str, Any]) -> dict[str, Any]:
+    """Return the fields that a manager owns, as far as anybody here looks at them."""
+    return {"f:spec": {f"f:{key}": {} for key in body.get("spec") or {}}}
 
 
 def with_defaults(item: dict[str, Any]) -> dict[str, Any]:
@@ -99,6 +115,7 @@ def with_defaults(item: dict[str, Any]) -> dict[str, Any]:
         item["metadata"].setdefault("labels", {})["kubernetes.io/metadata.name"] = item["metadata"]["name"]
     if item["kind"] == "Deployment":
         item["spec"].setdefault("progressDeadlineSeconds", 600)
+        item["spec"].setdefault("replicas", 1)
     if item["kind"] in WORKLOADS:
         item["spec"].setdefault("revisionHistoryLimit", 10)
         pod = item["spec"]["template"]["spec"]
@@ -140,7 +157,8 @@ class Store:
         self.directory = directory
         self.schema = schema
         self.objects: dict[str, dict[str, Any]] = {}
-        self.applied: dict[str, Any] = {}
+        #: What each manager has named of an object.
+        self.applied: dict[str, dict[str, Any]] = {}
         self.faults: dict[str, Any] = {}
         self.calls: list[str] = []
         self.revision = 100
@@ -175,6 +193,31 @@ class Store:
         """Let a kubelet register."""
         self._keep(self._born({"apiVersion": "v1", "kind": "Node", "metadata": {"name": name}}))
 
+    def scale(self, name: str, count: int) -> None:
+        """Set a Deployment's count as an autoscaler does, by its subresource: the count is the autoscaler's then."""
+        for item in self.objects.values():
+            about = item["metadata"].get("annotations") or {}
+            paused = item["kind"] == "ScaledObject" and about.get("autoscaling.keda.sh/paused") == "true"
+            if paused and item["spec"]["scaleTargetRef"]["name"] == name:
+                return
+        for key, item in self.objects.items():
+            if item["kind"] == "Deployment" and item["metadata"]["name"] == name and item["spec"]["replicas"] != count:
+                for body in self.applied.get(key, {}).values():
+                    body["spec"].pop("replicas", None)
+                self.applied[key]["autoscaler"] = {"spec": {"replicas": count}}
+                item["spec"]["replicas"] = count
+                item["metadata"]["generation"] += 1
+                item["metadata"]["managedFields"] = self._managed(key)
+                self._keep(item)
+
+    def _managed(self, key: str, more: dict[str, Any] | None = None) -> list[dict[str, Any]]:
+        """Return who owns what of an object."""
+        found = []
+        for manager, body in {**self.applied.get(key, {}), **(more or {})}.items():
+            entry = {"manager": manager, "operation": "Apply", "fieldsV1": fields(body)}
+            found.append({**entry, "operation": "Update", "subresource": "scale"} if manager == "autoscaler" else entry)
+        return found
+
     def said_of(self, name: str, item: dict[str, Any]) -> Any:
         """Return a fault that a test has asked for."""
         wanted = self.faults.get(name) or {}
@@ -185,6 +228,14 @@ class Store:
         """Return the answer to a request. Raises RefusedError."""
         if self.directory is not None and (self.directory / "faults.json").exists():
             self.faults = json.loads((self.directory / "faults.json").read_text(encoding="utf-8"))
+        for name, count in (self.faults.get("scaled") or {}).items():
+            self.scale(name, count)
+        group = re.fullmatch(r"/apis/([a-z0-9.]+/v1(?:alpha1)?)(?:/.*)?", path)
+        if group and group[1] in (self.faults.get("lacking") or []):
+            raise RefusedError(404, "NotFound", "404 page not found")
+        if method == "GET" and path.removeprefix("/apis/") in GROUPS:
+            names = GROUPS[path.removeprefix("/apis/")]
+            return {"kind": "APIResourceList", "resources": [{"name": n, "kind": RESOURCES[n][0]} for n in names]}
         match = PATH.fullmatch(path)
         version = match and (match["core"] or match["group"])
         if not match or match["plural"] not in GROUPS.get(version, []):
@@ -237,27 +288,37 @@ class Store:
         message = self.said_of("refuse", item)
         if message:
             raise RefusedError(422, "Invalid", f'{item["kind"]} "{item["metadata"]["name"]}" is invalid: {message}')
+        manager = query["fieldManager"]
+        others = {name: named for name, named in self.applied.get(key, {}).items() if name != manager}
+        before = self.applied.get(key, {}).get(manager)
         if existing is None:
             made = self._born(copy.deepcopy(body))
         else:
-            made = with_defaults(merged(existing, self.applied.get(key), body))
+            made = with_defaults(merged(existing, before, body, tuple(others.values())))
             for field in IMMUTABLE.get(item["kind"], ()):
                 if made["spec"].get(field) != existing["spec"].get(field):
                     text = f'{item["kind"]} "{item["metadata"]["name"]}" is invalid: spec.{field}: field is immutable'
                     raise RefusedError(422, "Invalid", text)
             if made.get("spec") != existing.get("spec"):
                 made["metadata"]["generation"] += 1
-        made["metadata"]["managedFields"] = [{"manager": query["fieldManager"], "operation": "Apply"}]
+        made["metadata"]["managedFields"] = self._managed(key, {manager: body})
         if query.get("dryRun") != "All" and made != existing:
             made["metadata"].setdefault("annotations", {})
             if not made["metadata"]["annotations"]:
                 del made["metadata"]["annotations"]
-            self.applied[key] = copy.deepcopy(body)
+            for named in others.values():
+                # By force, whoever names another value takes the field over.
+                mine, theirs = body.get("spec") or {}, named.get("spec") or {}
+                if "replicas" in mine and theirs.get("replicas", mine["replicas"]) != mine["replicas"]:
+                    del theirs["replicas"]
+            self.applied.setdefault(key, {})[manager] = copy.deepcopy(body)
             self._keep(made)
         return made
 
     def _check_request(self, item: dict[str, Any], query: dict[str, str], headers: Any, body: Any) -> None:
         wanted = {"fieldManager": "gpufleet.metal", "fieldValidation": "Strict", "force": "true"}
+        if set(body.get("spec") or {}) == {"replicas"} and item["kind"] == "Deployment":
+            wanted["fieldManager"] = "gpufleet.metal-count"
         if {key: value for key, value in query.items() if key != "dryRun"} != wanted:
             raise RefusedError(400, "BadRequest", f"stand-in: found {query}, wanted {wanted}")
         if headers.get("Content-Type") != APPLY:
@@ -272,7 +333,8 @@ class Store:
         if namespace and f"Namespace//{namespace}" not in self.objects:
             text = f'namespaces "{namespace}" not found'
             raise RefusedError(404, "NotFound", text, name=namespace, kind="namespaces")
-        if self.schema is not None:
+        # What names a count alone is no whole object.
+        if self.schema is not None and query["fieldManager"] == "gpufleet.metal":
             self.schema(body)
 
     def _delete(self, item: dict[str, Any], body: Any) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 
 from ansible_collections.gpufleet.metal.plugins.module_utils._errors import InvalidInputError
-from ansible_collections.gpufleet.metal.plugins.module_utils._kubernetes import containerd, kubeadm, node
+from ansible_collections.gpufleet.metal.plugins.module_utils._kubernetes import containerd, kubeadm, node, upgrade
 from ansible_collections.gpufleet.metal.plugins.plugin_utils._filters import as_filter
 from ansible_collections.gpufleet.metal.plugins.plugin_utils._plain import plain
 
@@ -76,11 +76,12 @@ def encryption(options: Mapping[str, Any]) -> str:
     return _text([kubeadm.encryption_document(kubeadm.settings(plain(options)))])
 
 
-def differences(options: Mapping[str, Any], text: str) -> list[str]:
+def differences(options: Mapping[str, Any], text: str, version: bool = True) -> list[str]:
     """See kubernetes_differences.yml."""
     told = kubeadm.settings(plain(options))
     found = _parsed(text, f"{kubeadm.DIRECTORY}/kubeadm.yaml")
-    return kubeadm.differences(found, kubeadm.documents(told))
+    planes = [plane["address"] for plane in told.control_planes]
+    return kubeadm.differences(found, kubeadm.documents(told), planes, version)
 
 
 def findings(info: Mapping[str, Any], host: str, options: Mapping[str, Any]) -> list[dict[str, str]]:
@@ -118,7 +119,14 @@ class FilterModule:
             "kubernetes_differences": as_filter(differences),
             "kubernetes_findings": as_filter(findings),
             "kubernetes_faults": as_filter(faults),
+            "kubernetes_upgrade_faults": as_filter(upgrade.faults),
+            "kubernetes_upgrade_node_faults": as_filter(upgrade.node_faults),
+            "kubernetes_upgrade_is_wanted": as_filter(upgrade.is_wanted),
+            "kubernetes_upgrade_order_faults": as_filter(upgrade.order_faults),
+            "kubernetes_upgrade_health_faults": as_filter(upgrade.health_faults),
+            "kubernetes_upgrade_is_minor": as_filter(upgrade.is_minor),
             "kubernetes_shortfalls": as_filter(node.shortfalls),
             "kubernetes_containerd_faults": as_filter(containerd.version_faults),
             "kubernetes_containerd_configuration": as_filter(containerd.configuration),
+            "kubernetes_registry_files": as_filter(containerd.registry_files),
         }

@@ -15,6 +15,7 @@ description:
   - Every planned TCP port of another host, with what the firewall must make of it when the address of this host tries
     it, and one port that the plan does not name. A gateway looks at all other hosts, any other host at the four after
     it in name order.
+  - Of an engine that only runs while requests wait, those who may reach it need not find the port open.
 author:
   - gpufleet.metal contributors (@gpufleet)
 positional: host

@@ -15,6 +15,9 @@ description:
   - First the API server is asked what an apply of each object would change. If it refuses one, nothing is changed, and
     the message has its kind, its name and the server's own words.
   - Fields that somebody else has set otherwise are taken over. The field manager is C(gpufleet.metal).
+  - The count of pods of a Deployment without C(spec.replicas) is somebody else's, such as KEDA's. Such a Deployment is
+    created with 0, and whatever it has later is left as it is.
+  - Of kinds that not every cluster has, those of O(objects) are looked for first, and missed by name.
 author:
   - gpufleet.metal contributors (@gpufleet)
 options:
@@ -43,6 +46,7 @@ options:
   replicas:
     description:
       - Applies the Deployments of O(objects) alone, with so many pods each. V(0) stops them.
+      - What scales one of them (a ScaledObject among O(objects)) is paused before.
     type: int
   absent_allowed:
     description:

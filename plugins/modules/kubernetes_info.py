@@ -79,7 +79,8 @@ RETURN = r"""
 state:
   description:
     - What was read. C(member) is null where the host belongs to no cluster, C(unfinished) says which of init and join
-      was interrupted, C(pause_image) is null where there is no kubeadm.
+      was interrupted, C(upgrade) which upgrade, C(renewing) whether a renewal of certificates, C(pause_image) is null
+      where there is no kubeadm.
   type: dict
   returned: success
 """
@@ -124,6 +125,8 @@ def read(host: hosts.Host, options: dict[str, Any]) -> dict[str, Any]:
         "cgroup_version": host.cgroup_version(),
         "member": host.member(),
         "unfinished": host.unfinished(),
+        "upgrade": host.upgrade_mark(),
+        "renewing": host.text(hosts.RENEWAL_MARK) is not None,
         "pause_image": host.pause_image(options["version"], options["image_repository"]),
         "cluster_configuration": host.text("etc/kubernetes/gpufleet/kubeadm.yaml"),
         "kubelet": {

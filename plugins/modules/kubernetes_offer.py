@@ -24,8 +24,15 @@ options:
         asks for, after a look at who asks and for which names.
       - V(drained) takes all pods off the node, V(removed) deletes it from the cluster. A control plane is reset between
         the two, because C(kubeadm reset) takes its etcd out of the cluster only as long as the node is known.
+      - V(uncordoned) lets the node take pods again.
+      - V(served) signs what the node's kubelet asks for until its port shows a certificate.
+      - V(signed) signs what the kubelets of O(nodes) ask for when they renew their serving certificates. Whatever asks
+        for other names is not signed and named in the error.
+      - V(forgotten) is for a host that is lost. Its etcd member is removed, then its node. Refused while either is
+        well,
+        and while another member is not.
     type: str
-    choices: [seen, present, absent, drained, removed]
+    choices: [seen, present, absent, drained, removed, uncordoned, served, signed, forgotten]
     required: true
   node_name:
     description:
@@ -38,6 +45,11 @@ options:
     type: list
     elements: str
     default: []
+  nodes:
+    description:
+      - For O(state=signed), the addresses that the serving certificate of each node may have, by the node's name.
+    type: dict
+    default: {}
   document:
     description:
       - An InitConfiguration without secrets, for the join of a control plane.
@@ -61,6 +73,11 @@ options:
       - How long kubelet may take to ask for its certificate.
     type: int
     default: 120
+  patience_seconds:
+    description:
+      - How long an API server that does not answer is asked again, before that is taken for an answer.
+    type: int
+    default: 0
   drain_seconds:
     description:
       - How long the pods may take to end.
@@ -109,6 +126,7 @@ done:
   returned: success
 """
 
+from collections.abc import Callable
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
@@ -117,18 +135,22 @@ from ansible_collections.gpufleet.metal.plugins.module_utils._commands import ru
 from ansible_collections.gpufleet.metal.plugins.module_utils._errors import FleetError
 from ansible_collections.gpufleet.metal.plugins.module_utils._kubernetes.host import Host, Offer
 
+STATES = ("seen", "present", "absent", "drained", "removed", "uncordoned", "served", "signed", "forgotten")
+
 
 def argument_spec() -> dict[str, Any]:
     """The module's options, as in DOCUMENTATION."""
     return {
-        "state": {"type": "str", "choices": ["seen", "present", "absent", "drained", "removed"], "required": True},
+        "state": {"type": "str", "choices": list(STATES), "required": True},
         "node_name": {"type": "str", "required": True},
         "addresses": {"type": "list", "elements": "str", "default": []},
+        "nodes": {"type": "dict", "default": {}},
         "document": {"type": "dict"},
         "minutes": {"type": "int", "default": 15},
         "token_id": {"type": "str", "no_log": False},
         "approve": {"type": "bool", "default": False},
         "deadline_seconds": {"type": "int", "default": 120},
+        "patience_seconds": {"type": "int", "default": 0},
         "drain_seconds": {"type": "int", "default": 600},
     }
 
@@ -136,10 +158,12 @@ def argument_spec() -> dict[str, Any]:
 def offer(maker: Offer, options: dict[str, Any], check_mode: bool) -> dict[str, Any]:
     """Do what is asked for; returns the module's result."""
     state, node = options["state"], options["node_name"]
-    seen = maker.state()
+    seen = maker.state(options["patience_seconds"])
     result: dict[str, Any] = {"changed": False, **seen, "offer": None, "done": []}
-    if not seen["answers"] or check_mode or state == "seen":
+    if check_mode or state == "seen" or (not seen["answers"] and state in ("present", "absent")):
         return result
+    if not seen["answers"]:
+        raise FleetError(f"the API server of this control plane answers {seen['answer']}, wanted ok: nothing was done")
     if state == "present":
         description = f"for the join of {node}, by gpufleet.metal"
         result["offer"] = maker.make(options["minutes"], options["document"], description)
@@ -152,7 +176,14 @@ def offer(maker: Offer, options: dict[str, Any], check_mode: bool) -> dict[str, 
     elif state == "drained":
         result["done"] = maker.drain(node, options["drain_seconds"])
     else:
-        result["done"] = maker.remove(node)
+        others: dict[str, Callable[[], list[str]]] = {
+            "removed": lambda: maker.remove(node),
+            "uncordoned": lambda: maker.uncordon(node),
+            "served": lambda: maker.serve(node, options["addresses"], options["deadline_seconds"]),
+            "signed": lambda: maker.sign_all(options["nodes"]),
+            "forgotten": lambda: maker.forget(node),
+        }
+        result["done"] = others[state]()
     result["changed"] = bool(result["done"])
     return result
 

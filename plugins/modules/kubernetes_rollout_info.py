@@ -72,6 +72,7 @@ workloads:
   description:
     - What runs of each workload, in the order of O(objects). Of one that is not there C(image) is null.
     - C(image) and C(arguments) are those of its first container, C(annotations) its own.
+    - C(ready) is whether one of its pods or more is. With 0 replicas none is, and that is no fault.
   type: list
   elements: dict
   returned: success
@@ -82,6 +83,7 @@ workloads:
       annotations: {}
       image: vllm/vllm-openai@sha256:98a6514a15f5bd499b69f9e6be2b42c59dbaceec8db1db3f337a6f66546c481a
       arguments: []
+      ready: true
       pods: [{name: b-1, node: gpu-1, phase: Running, image_ids: [], restarts: 0}]
 """
 

@@ -22,7 +22,8 @@ sys.path.insert(0, str(HERE.parent.parent / "nvidia_driver" / "files"))
 
 from make_repository import Package, build, index  # noqa: E402 - found by the line above
 
-VERSIONS = ("1.35.8", "1.35.9")
+#: By minor, as the real ones lie in repositories of their own.
+VERSIONS = {"1.35": ("1.35.8", "1.35.9"), "1.36": ("1.36.3", "1.36.4"), "1.37": ("1.37.1",)}
 HOME = "usr/share/simulated-kubernetes"
 UNIT = """[Unit]
 Description=kubelet (a stand-in for tests)
@@ -48,42 +49,46 @@ POSTINST = "#!/bin/sh\nset -e\nif [ -d /run/systemd/system ]; then systemctl dae
 
 def wrapper(name: str) -> bytes:
     """Start a stand-in in place of the shell, so that its parent is whoever called."""
-    return f'#!/bin/sh\n# SPDX-License-Identifier: Apache-2.0\nexec python3 -B /{HOME}/{name}.py "$@"\n'.encode()
+    return f'#!/bin/sh\n# SPDX-License-Identifier: Apache-2.0\nexec python3 -B /{HOME}/{name}/{name}.py "$@"\n'.encode()
 
 
-def packages() -> list[Package]:
-    """All packages of the repository."""
-    sources = {f"{HOME}/{path.name}": path.read_bytes() for path in sorted((HERE / "simulated").glob("*.py"))}
+def programs(name: str, version: str) -> dict[str, bytes]:
+    """A stand-in with all that it shares: packages of two versions lie side by side during an upgrade."""
+    found = {f"{HOME}/{name}/{path.name}": path.read_bytes() for path in sorted((HERE / "simulated").glob("*.py"))}
+    return {**found, f"{HOME}/{name}/version": version.encode(), f"usr/bin/{name}": wrapper(name)}
+
+
+def packages(minor: str) -> list[Package]:
+    """All packages of the repository of a minor."""
+    needs = "python3-yaml, openssl"
     found = []
-    for version in VERSIONS:
+    for version in VERSIONS[minor]:
         whole = f"{version}-1.1"
-        common = f"simulated-kubernetes (= {whole})"
         found += [
-            Package(
-                "simulated-kubernetes",
-                whole,
-                "python3-yaml, openssl",
-                files={**sources, f"{HOME}/version": version.encode()},
-            ),
             Package(
                 "kubelet",
                 whole,
-                f"{common}, kubernetes-cni (>= 1.8.0)",
+                f"{needs}, kubernetes-cni (>= 1.8.0)",
                 files={
-                    "usr/bin/kubelet": wrapper("kubelet"),
+                    **programs("kubelet", version),
                     "usr/lib/systemd/system/kubelet.service": UNIT.encode(),
                     "usr/lib/systemd/system/kubelet.service.d/10-kubeadm.conf": DROP_IN.encode(),
                 },
                 postinst=POSTINST,
             ),
-            Package("kubectl", whole, common, files={"usr/bin/kubectl": wrapper("kubectl")}),
-            Package(
-                "kubeadm", whole, f"{common}, cri-tools (>= 1.30.0)", files={"usr/bin/kubeadm": wrapper("kubeadm")}
-            ),
+            Package("kubectl", whole, needs, files=programs("kubectl", version)),
+            Package("kubeadm", whole, f"{needs}, cri-tools (>= 1.30.0)", files=programs("kubeadm", version)),
         ]
     found.append(Package("kubernetes-cni", "1.8.0-1.1", files={"opt/cni/bin/README": b"stand-in: no plugin\n"}))
-    found.append(Package("cri-tools", "1.35.0-1.1"))
+    # Its version follows the minor, as the real one's does.
+    found.append(Package("cri-tools", f"{minor}.0-1.1", needs, files=programs("crictl", f"{minor}.0")))
     return found
+
+
+def gpg(home: Path, *arguments: str) -> None:
+    """Run gpg with a home of its own and no question."""
+    quiet = ["--batch", "--quiet", "--passphrase", "", "--pinentry-mode", "loopback"]
+    subprocess.run(["gpg", "--homedir", str(home), *quiet, *arguments], check=True)
 
 
 def sign(repository: Path, home: Path) -> None:
@@ -94,28 +99,29 @@ def sign(repository: Path, home: Path) -> None:
         f"SHA256:\n {hashlib.sha256(content).hexdigest()} {len(content)} Packages\n",
         encoding="utf-8",
     )
-    home.mkdir(mode=0o700)
-    gpg = ["gpg", "--homedir", str(home), "--batch", "--quiet", "--passphrase", "", "--pinentry-mode", "loopback"]
-    try:
-        name = "Simulated Kubernetes repository"
-        subprocess.run([*gpg, "--quick-generate-key", name, "rsa3072", "sign", "never"], check=True)
-        clear = ["--digest-algo", "SHA256", "--clearsign", "--output", str(repository / "InRelease")]
-        subprocess.run([*gpg, *clear, str(repository / "Release")], check=True)
-        subprocess.run([*gpg, "--armor", "--output", str(repository / "Release.key"), "--export"], check=True)
-    finally:
-        subprocess.run(["gpgconf", "--homedir", str(home), "--kill", "gpg-agent"], check=True)
+    clear = ["--digest-algo", "SHA256", "--clearsign", "--output", str(repository / "InRelease")]
+    gpg(home, *clear, str(repository / "Release"))
+    gpg(home, "--armor", "--output", str(repository / "Release.key"), "--export")
 
 
 def main(output: Path) -> None:
-    """Build the archive."""
-    with tempfile.TemporaryDirectory() as name:
-        directory = Path(name)
-        debs = [build(package, directory) for package in packages()]
-        repository = directory / "repository"
-        (repository / "Packages").write_text(index(debs), encoding="utf-8")
-        sign(repository, directory / "gnupg")
-        with tarfile.open(output, "w") as archive:
-            archive.add(repository, "core:/stable:/v1.35/deb")
+    """Build the archive, a repository for each minor."""
+    with tempfile.TemporaryDirectory() as name, tarfile.open(output, "w") as archive:
+        home = Path(name) / "gnupg"
+        home.mkdir(mode=0o700)
+        try:
+            # One key for all minors, as the community's.
+            gpg(home, "--quick-generate-key", "Simulated Kubernetes repository", "rsa3072", "sign", "never")
+            for minor in VERSIONS:
+                directory = Path(name) / minor
+                directory.mkdir()
+                debs = [build(package, directory) for package in packages(minor)]
+                repository = directory / "repository"
+                (repository / "Packages").write_text(index(debs), encoding="utf-8")
+                sign(repository, home)
+                archive.add(repository, f"core:/stable:/v{minor}/deb")
+        finally:
+            subprocess.run(["gpgconf", "--homedir", str(home), "--kill", "gpg-agent"], check=True)
 
 
 if __name__ == "__main__":

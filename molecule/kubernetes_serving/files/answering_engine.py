@@ -26,7 +26,11 @@ class Handler(BaseHTTPRequestHandler):
         self.wfile.write(text.encode())
 
     def do_GET(self) -> None:
-        """Health and the model."""
+        """Health, the model, and that nothing is in hand."""
+        if self.path == "/metrics":
+            gauges = ("running", "waiting")
+            self._answer("text/plain", "".join(f'vllm:num_requests_{word}{{engine="0"}} 0.0\n' for word in gauges))
+            return
         self._answer("application/json", json.dumps({"data": [{"id": MODEL}]}))
 
     def do_POST(self) -> None:

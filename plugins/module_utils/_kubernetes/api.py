@@ -130,6 +130,13 @@ class Api:
         seconds = answer.headers.get("Retry-After", "1")
         return answer.status, float(seconds) if seconds.isdigit() else 1.0, text
 
+    def text(self, path: str) -> str:
+        """Return what the API answers where that is no JSON. Raises ApiError."""
+        status, __, text = self._once("GET", path, None, {**self._headers, "User-Agent": "gpufleet.metal"})
+        if status != 200:
+            raise ApiError(f"GET {path}: the API server {self.server} answers {status} {text[:200]!r}", status)
+        return text
+
     def get(self, item: Mapping[str, Any]) -> Object | None:
         """Return an object as it is, None where there is none."""
         try:
@@ -138,6 +145,16 @@ class Api:
             if fault.status == _NOT_FOUND:
                 return None
             raise
+
+    def has_kind(self, api_version: str, kind: str) -> bool:
+        """Return whether the cluster knows a kind that not every cluster has."""
+        try:
+            found = self.request("GET", f"/apis/{api_version}")
+        except ApiError as fault:
+            if fault.status == _NOT_FOUND:
+                return False
+            raise
+        return any(resource.get("kind") == kind for resource in found.get("resources") or [])
 
     def each(self, api_version: str, kind: str, selector: str, namespace: str | None = None) -> Iterator[Object]:
         """Yield the objects of a kind that a selector of labels selects, a page at a time."""
@@ -180,8 +197,8 @@ def _message(answer: Mapping[str, Any], status: int) -> str:
     return str(answer.get("message") or f"the API server answers {status} without a reason")
 
 
-def connect(path: str, run: Runner) -> Api:
-    """Return the API server of a kubeconfig. Raises FleetError."""
+def connect(path: str, run: Runner, server: str | None = None) -> Api:
+    """Return the API server of a kubeconfig, or with its credentials another one of the cluster. Raises FleetError."""
     if not os.path.isfile(path):
         raise InvalidInputError(f"found no file {path}, wanted a kubeconfig: the host is to be a control plane")
     view = ["kubectl", "config", "view", "--kubeconfig", path, "--raw", "--minify", "--flatten", "--output", "json"]
@@ -189,7 +206,7 @@ def connect(path: str, run: Runner) -> Api:
     if status != 0:
         raise FleetError(f"kubectl config view of {path} ended with exit status {status}: {err.strip()}")
     try:
-        return from_document(json.loads(out), path)
+        return from_document(json.loads(out), path, server)
     except (ValueError, KeyError, IndexError, TypeError, AttributeError, ssl.SSLError) as fault:
         if isinstance(fault, FleetError):
             raise
@@ -197,7 +214,7 @@ def connect(path: str, run: Runner) -> Api:
         raise FleetError(f"{path} is no kubeconfig with credentials ({type(fault).__name__})") from None
 
 
-def from_document(document: Mapping[str, Any], path: str) -> Api:
+def from_document(document: Mapping[str, Any], path: str, server: str | None = None) -> Api:
     """Return the API server of a kubeconfig that has nothing in other files."""
     cluster, user = document["clusters"][0]["cluster"], document["users"][0]["user"]
     authority = cluster.get("certificate-authority-data")
@@ -217,7 +234,7 @@ def from_document(document: Mapping[str, Any], path: str) -> Api:
         headers["Authorization"] = f"Bearer {user['token']}"
     else:
         raise InvalidInputError(f"{path}: found neither a client's certificate nor a token, wanted one of them")
-    return Api(cluster["server"], context, headers)
+    return Api(server or cluster["server"], context, headers)
 
 
 def _decoded(text: str) -> bytes:

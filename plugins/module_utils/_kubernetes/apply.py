@@ -17,7 +17,8 @@ from typing import Any
 from ansible_collections.gpufleet.metal.plugins.module_utils._errors import FleetError, InvalidInputError
 
 from .api import Api, ApiError, collection_path, object_path, title
-from .objects import MANAGER, Object
+from .checks import KINDS
+from .objects import COUNT_MANAGER, MANAGER, PAUSED_ANNOTATION, Object
 
 #: What the server keeps of an object that is nobody's wish.
 _BOOKKEEPING = ("managedFields", "resourceVersion", "generation", "uid", "creationTimestamp", "selfLink")
@@ -36,10 +37,35 @@ def wishes(item: Mapping[str, Any]) -> Object:
 
 
 def _owned(item: Mapping[str, Any]) -> bool:
-    return any(
-        entry.get("manager") == MANAGER and entry.get("operation") == "Apply" and not entry.get("subresource")
-        for entry in item["metadata"].get("managedFields") or []
-    )
+    return any(True for __ in _own_fields(item))
+
+
+def _own_fields(item: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+    for entry in item["metadata"].get("managedFields") or []:
+        if entry.get("manager") == MANAGER and entry.get("operation") == "Apply" and not entry.get("subresource"):
+            yield entry.get("fieldsV1") or {}
+
+
+def _counted_elsewhere(item: Mapping[str, Any]) -> bool:
+    """Return whether the count of pods is somebody else's, such as KEDA's: the list says nothing of it."""
+    return item["kind"] == "Deployment" and "replicas" not in (item.get("spec") or {})
+
+
+def _count_to_leave(item: Object, existing: Object | None) -> int | None:
+    """Return the count that has to be left to somebody else; None where there is none, or it is theirs already.
+
+    Whoever applies an object without a field that nobody else owns makes it the default, which is one pod.
+    """
+    if not _counted_elsewhere(item):
+        return None
+    if existing is None:
+        return 0
+    owned = any("f:replicas" in (fields.get("f:spec") or {}) for fields in _own_fields(existing))
+    return int(existing["spec"].get("replicas", 1)) if owned else None
+
+
+def _counting(item: Mapping[str, Any], count: int | None) -> Object:
+    return dict(item) if count is None else {**item, "spec": {**item["spec"], "replicas": count}}
 
 
 def _identity(item: Mapping[str, Any]) -> tuple[str, str, str, str]:
@@ -60,11 +86,20 @@ def _shown(item: Object | None) -> str:
 class Change:
     """What becomes of one object."""
 
-    def __init__(self, action: str, item: Mapping[str, Any], before: Object | None, after: Object | None) -> None:
+    def __init__(
+        self,
+        action: str,
+        item: Mapping[str, Any],
+        before: Object | None,
+        after: Object | None,
+        left: int | None = None,
+    ) -> None:
         self.action = action
         self.item = item
         self.before = before
         self.after = after
+        #: A count of pods that is to be somebody else's from now on.
+        self.left = left
 
     @property
     def restarts(self) -> bool:
@@ -124,27 +159,47 @@ def compare(api: Api, objects: Sequence[Object], unplaced_allowed: bool = False)
     made = {item["metadata"]["name"] for item in objects if item["kind"] == "Namespace"}
     found = []
     faults = []
+    _check_kinds(api, objects)
     for item in objects:
         try:
             existing = api.get(item)
+            left = _count_to_leave(item, existing)
             if existing is None and _unplaced(api, item, made, unplaced_allowed):
-                found.append(Change("created", item, None, wishes(item)))
+                found.append(Change("created", item, None, wishes(item), left))
                 continue
-            planned = api.apply(item, MANAGER, dry_run=True)
+            planned = api.apply(_counting(item, left), MANAGER, dry_run=True)
         except ApiError as fault:
             if not fault.status:
                 raise
             faults.append(f"{title(item)}: {fault}")
             continue
         if existing is None:
-            found.append(Change("created", item, None, wishes(planned)))
+            found.append(Change("created", item, None, wishes(planned), left))
             continue
         before, after = wishes(existing), wishes(planned)
         same = "unchanged" if _owned(existing) else "adopted"
-        found.append(Change(same if before == after else "changed", item, before, after))
+        found.append(Change(same if before == after and left is None else "changed", item, before, after, left))
     if faults:
         raise FleetError(f"the API server refuses {'; '.join(faults)}. Nothing was changed")
     return found
+
+
+def _check_kinds(api: Api, objects: Sequence[Object]) -> None:
+    """Raise FleetError for kinds that somebody has to bring into the cluster, and has not."""
+    wanted = {(item["apiVersion"], item["kind"]) for item in objects if _brought_by(item["apiVersion"], item["kind"])}
+    for api_version, kind in sorted(wanted):
+        if not api.has_kind(api_version, kind):
+            names = sorted(item["metadata"]["name"] for item in objects if item["kind"] == kind)
+            raise FleetError(
+                f"the cluster has no kind {kind} ({api_version}), which {', '.join(names[:3])}"
+                f"{' and others' if len(names) > 3 else ''} need: wanted {_brought_by(api_version, kind)} in it "
+                "(docs/kubernetes.md says how). Nothing was changed"
+            )
+
+
+def _brought_by(api_version: str, kind: str) -> str | None:
+    known = KINDS.get((api_version, kind))
+    return known.brought_by if known else None
 
 
 def _unplaced(api: Api, item: Object, made: set[str], allowed: bool) -> bool:
@@ -161,6 +216,8 @@ def strangers(api: Api, objects: Sequence[Object], kinds: Sequence[tuple[str, st
     return [
         Change("removed", item, wishes(item), None)
         for api_version, kind in kinds
+        # Of a kind that the cluster does not know there is none.
+        if not _brought_by(api_version, kind) or api.has_kind(api_version, kind)
         for item in api.each(api_version, kind, selector)
         if _identity(item) not in wanted and not item["metadata"].get("deletionTimestamp")
     ]
@@ -174,14 +231,35 @@ def act(api: Api, changes: Sequence[Change]) -> None:
     for change in changes:
         if change.action in ("created", "changed", "adopted"):
             try:
+                if change.left is not None:
+                    _leave(api, change.item, change.left)
                 change.after = wishes(api.apply(change.item, MANAGER))
             except ApiError as fault:
                 raise FleetError(f"the API server refuses {title(change.item)}: {fault}") from fault
 
 
+def _leave(api: Api, item: Mapping[str, Any], count: int) -> None:
+    """Have a Deployment's count of pods, as it is, without owning it: the apply that follows names it no more.
+
+    Each step by itself leaves the count as it is, so a run that is killed in between goes on from there.
+    """
+    api.apply(_counting(item, count), MANAGER)
+    bare = {**item, "metadata": {key: item["metadata"][key] for key in ("name", "namespace")}}
+    api.apply({**bare, "spec": {"replicas": count}}, COUNT_MANAGER)
+
+
 def with_replicas(objects: Sequence[Object], count: int) -> list[Object]:
-    """Return the Deployments of a list with so many pods each."""
-    return [{**item, "spec": {**item["spec"], "replicas": count}} for item in objects if item["kind"] == "Deployment"]
+    """Return the Deployments of a list with so many pods each. What scales one of them is told to let it be, before."""
+    paused = [_paused(item) for item in objects if item["kind"] == "ScaledObject"]
+    return [*paused, *(_counting(item, count) for item in objects if item["kind"] == "Deployment")]
+
+
+def _paused(item: Object) -> Object:
+    about = item["metadata"]
+    return {
+        **item,
+        "metadata": {**about, "annotations": {**(about.get("annotations") or {}), PAUSED_ANNOTATION: "true"}},
+    }
 
 
 def differences(changes: Sequence[Change]) -> dict[str, str]:
@@ -298,6 +376,11 @@ def _lacking(workload: Object, pods: Sequence[Object]) -> str | None:
     return None
 
 
+def _ready(workload: Object) -> int:
+    key = "numberAvailable" if workload["kind"] == "DaemonSet" else "availableReplicas"
+    return int((workload.get("status") or {}).get(key) or 0)
+
+
 def _described(workload: Object | None, item: Object, pods: Sequence[Object]) -> dict[str, Any]:
     container = workload["spec"]["template"]["spec"]["containers"][0] if workload else {}
     return {
@@ -307,6 +390,7 @@ def _described(workload: Object | None, item: Object, pods: Sequence[Object]) ->
         "annotations": (workload["metadata"].get("annotations") or {}) if workload else {},
         "image": container.get("image"),
         "arguments": container.get("args") or [],
+        "ready": workload is not None and _ready(workload) > 0,
         "pods": [
             {
                 "name": pod["metadata"]["name"],

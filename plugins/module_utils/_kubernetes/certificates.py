@@ -107,17 +107,42 @@ def public_key_digest(text: str) -> str:
         raise CertificateError("the certificate has no public key") from None
 
 
-def ends_at(text: str) -> datetime.datetime:
-    """Return when a certificate ends."""
-    try:
-        end = _certificate(text)[0].children()[1]
-    except IndexError:
-        raise CertificateError("the certificate has no validity") from None
-    digits = end.content.decode("ascii", "replace")
-    if end.tag == _UTC_TIME:
+def _time(element: Element) -> datetime.datetime:
+    digits = element.content.decode("ascii", "replace")
+    if element.tag == _UTC_TIME:
         # Years from 50 on are of the last century.
         digits = ("19" if int(digits[:2]) >= 50 else "20") + digits
     return datetime.datetime.strptime(digits, "%Y%m%d%H%M%SZ").replace(tzinfo=datetime.timezone.utc)
+
+
+def validity(text: str) -> tuple[datetime.datetime, datetime.datetime]:
+    """Return when a certificate begins and when it ends."""
+    try:
+        times = _certificate(text)[0].children()
+        begin, end = times[0], times[1]
+    except IndexError:
+        raise CertificateError("the certificate has no validity") from None
+    return _time(begin), _time(end)
+
+
+def ends_at(text: str) -> datetime.datetime:
+    """Return when a certificate ends."""
+    return validity(text)[1]
+
+
+def serial(text: str) -> str:
+    """Return a certificate's serial number in hexadecimal digits."""
+    parts = _body(text, "CERTIFICATE")
+    if parts and parts[0].tag == _VERSION:
+        parts = parts[1:]
+    if not parts:
+        raise CertificateError("the certificate has no serial number")
+    return f"{int.from_bytes(parts[0].content, 'big'):x}"
+
+
+def is_due(begin: datetime.datetime, end: datetime.datetime, now: datetime.datetime) -> bool:
+    """Whether two thirds of a certificate's life are over."""
+    return (end - now) * 3 <= end - begin
 
 
 def names_of_request(text: str) -> list[str]:

@@ -17,6 +17,7 @@ from decimal import Decimal
 from typing import Any
 
 from .objects import HOSTNAME_LABEL, Object
+from .scaling_checks import scaled_object_faults
 
 _LABEL = r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?"
 _DNS_LABEL = re.compile(_LABEL)
@@ -42,6 +43,8 @@ class Kind:
     namespaced: bool
     name: re.Pattern[str] = _DNS_SUBDOMAIN
     pod: tuple[str, ...] | None = None
+    #: Who brings the kind, where not every cluster has it.
+    brought_by: str | None = None
 
 
 _TEMPLATE = ("spec", "template")
@@ -71,6 +74,7 @@ KINDS = {
     ("rbac.authorization.k8s.io/v1", "ClusterRoleBinding"): Kind(False, _PATH_SEGMENT),
     ("admissionregistration.k8s.io/v1", "ValidatingAdmissionPolicy"): Kind(False),
     ("admissionregistration.k8s.io/v1", "ValidatingAdmissionPolicyBinding"): Kind(False),
+    ("keda.sh/v1alpha1", "ScaledObject"): Kind(True, brought_by="KEDA 2.20.1 or newer"),
 }
 
 #: There in every cluster, or every namespace: (kind, name).
@@ -157,6 +161,9 @@ def check_objects(
             faults += _network_policy(item)
         if item["kind"] in ("ConfigMap", "Secret"):
             faults += _keys(item)
+        if item["kind"] == "ScaledObject":
+            beside = there.beside(item["metadata"].get("namespace"))
+            faults += (_fault(_title(item), *fault) for fault in scaled_object_faults(item, known, beside))
     for workload in workloads:
         faults += _selector(workload)
         faults += _pod(workload, there)
@@ -571,6 +578,14 @@ class _There:
         """Return whether somebody provides the object."""
         key = (kind, namespace, name)
         return key in self.index or key in self.provided or (kind, name) in ALWAYS_THERE
+
+    def beside(self, namespace: str | None) -> dict[tuple[str, str], Mapping[str, Any] | None]:
+        """Return what is in a namespace, by kind and name; None of what is not among the objects."""
+        found: dict[tuple[str, str], Mapping[str, Any] | None] = {
+            (kind, name): None for kind, place, name in self.provided if place == namespace
+        }
+        found.update({(kind, name): item for (kind, place, name), item in self.index.items() if place == namespace})
+        return found
 
     def lacks(self, title: str, path: str, kind: str, namespace: str | None, name: Any) -> Iterator[str]:
         """Yield the fault of a reference that leads nowhere; a name that is None is no reference."""

@@ -10,6 +10,7 @@ from typing import Any
 from ansible_collections.gpufleet.metal.plugins.module_utils._errors import InvalidInputError
 
 from .admission import admission_objects
+from .autoscaling import autoscaling_objects, check_cool_down, queue_service_name
 from .checks import check_objects
 from .devices import device_objects
 from .enforcement import enforcement_objects
@@ -50,9 +51,10 @@ def kubernetes_objects(
         raise InvalidInputError(f"hosts: found {', '.join(map(str, unknown))}, wanted hosts of the plan")
     chosen = fleet.nodes if hosts is None else tuple(node for node in fleet.nodes if node.host in hosts)
     read = EngineSettings.from_options(settings or {})
+    elastic = {(item.host, item.instance) for item in fleet.elastic}
     makers: dict[str, Callable[[], list[Object]]] = {
         "namespace": lambda: namespace_objects(fleet.namespace),
-        "policies": lambda: policy_objects(fleet.nodes, fleet.namespace),
+        "policies": lambda: policy_objects(fleet),
         "admission": lambda: admission_objects(fleet.nodes, fleet.namespace),
         "enforcement": lambda: _needed(
             "enforcement",
@@ -67,10 +69,18 @@ def kubernetes_objects(
             if fleet.accelerated
             else []
         ),
-        "engines": lambda: engine_objects(chosen, read, fleet.namespace, probe_program),
+        "engines": lambda: [
+            *engine_objects(chosen, read, fleet.namespace, probe_program, elastic),
+            *autoscaling_objects(fleet, chosen),
+        ],
     }
+    if "engines" in wanted:
+        # Where other parts are asked for, the options of the role vllm may not have come along.
+        check_cool_down([item for item in fleet.elastic if hosts is None or item.host in hosts], read)
     made = {part: makers[part]() for part in PARTS}
-    faults = check_objects([item for part in PARTS for item in made[part]])
+    # An engine may be started by the queues of another host.
+    elsewhere = [("Service", fleet.namespace, queue_service_name(host, name)) for host, name, __ in fleet.read]
+    faults = check_objects([item for part in PARTS for item in made[part]], elsewhere)
     if faults:
         raise InvalidInputError("; ".join(faults))
     return [item for part in PARTS if part in wanted for item in made[part]]

@@ -7,8 +7,10 @@ Source: containerd's CRI plugin config guide. containerd 2 has its own sections 
 
 from __future__ import annotations
 
+import base64
 import json
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ansible_collections.gpufleet.metal.plugins.module_utils._errors import InvalidInputError
@@ -22,6 +24,8 @@ REGISTRIES = "/etc/containerd/certs.d"
 PLUGIN_DIRECTORY = "/opt/cni/bin"
 NETWORK_DIRECTORY = "/etc/cni/net.d"
 CDI_SINCE = (1, 7)
+_REGISTRY = re.compile(r"[a-z0-9]([a-z0-9.-]*[a-z0-9])?(:[0-9]{1,5})?")
+_URL = re.compile(r"https?://[^/\s\"]+(/[^\s\"]*)?")
 
 
 def version_of(text: str) -> tuple[int, int]:
@@ -98,3 +102,53 @@ def configuration(
             *_table(f"{cri}.containerd.runtimes.runc.options", runc),
         ]
     return "\n".join([*header, *lines]) + "\n"
+
+
+def registry_files(registries: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Return what M(gpufleet.metal.managed_files) writes so that containerd finds registries where they are.
+
+    containerd reads these with every pull: it is not restarted, and names of images stay as they are. A login is sent
+    as it is with each request; a file with one is readable by root alone. Raises InvalidInputError.
+    """
+    files: list[dict[str, Any]] = [{"dest": path, "state": "directory"} for path in ("/etc/containerd", REGISTRIES)]
+    seen: set[str] = set()
+    for place, entry in enumerate(registries):
+        where = f"kubernetes_registries[{place}]"
+        name, url = str(entry["registry"]), str(entry["url"])
+        ca, username, password = (entry.get(key) or "" for key in ("ca_certificate", "username", "password"))
+        if not _REGISTRY.fullmatch(name) or name in seen:
+            wanted = "each registry once" if name in seen else "host or host:port, as in the name of an image"
+            raise InvalidInputError(f"{where}.registry is {name!r}, wanted {wanted}")
+        if not _URL.fullmatch(url):
+            raise InvalidInputError(f"{where}.url is {url!r}, wanted http:// or https://, a host, and perhaps a path")
+        if bool(username) != bool(password) or ":" in username:
+            raise InvalidInputError(
+                f"{where} has a login that is not whole, wanted username without a colon, and password"
+            )
+        if username and url.startswith("http:"):
+            raise InvalidInputError(f"{where}.url is {url!r}, wanted https:// where there is a login")
+        seen.add(name)
+        directory = f"{REGISTRIES}/{name}"
+        settings: dict[str, Any] = {"capabilities": ["pull", "resolve"]}
+        if ca:
+            settings["ca"] = f"{directory}/ca.crt"
+        if url.partition("://")[2].partition("/")[2]:
+            # The address has the registry's own path already.
+            settings["override_path"] = True
+        lines = [
+            "# SPDX-License-Identifier: Apache-2.0",
+            "# Managed by Ansible (gpufleet.metal.kubernetes).",
+            # Who is asked when no host answers: the same, and never the registry outside. Without a table of a host
+            # containerd 1.7 overlooks all of it.
+            f"server = {_value(url)}",
+            *_table(f"host.{_value(url)}", settings),
+        ]
+        if username:
+            token = base64.b64encode(f"{username}:{password}".encode()).decode()
+            lines += _table(f"host.{_value(url)}.header", {"Authorization": f"Basic {token}"})
+        text = {"content": "\n".join(lines) + "\n", **({"mode": "0600", "sensitive": True} if username else {})}
+        files.append({"dest": directory, "state": "directory"})
+        if ca:
+            files.append({"dest": f"{directory}/ca.crt", "content": f"{ca.rstrip()}\n"})
+        files.append({"dest": f"{directory}/hosts.toml", **text})
+    return files

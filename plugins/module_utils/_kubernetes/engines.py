@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 import posixpath
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from ansible_collections.gpufleet.metal.plugins.module_utils._errors import InvalidInputError
@@ -259,9 +259,16 @@ def _container(node: EngineNode, instance: Mapping[str, Any], settings: EngineSe
 
 
 def deployment(
-    node: EngineNode, instance: Mapping[str, Any], settings: EngineSettings, namespace: str, config: Sequence[Object]
+    node: EngineNode,
+    instance: Mapping[str, Any],
+    settings: EngineSettings,
+    namespace: str,
+    config: Sequence[Object],
+    elastic: bool = False,
 ) -> Object:
     """Return the Deployment of an instance; ``config``: the ConfigMaps and Secrets that its pod reads.
+
+    Of an ``elastic`` one it says nothing of the count of pods, which is KEDA's. The pod is the same one.
 
     Their content, and all of the instance, is in the pod's annotations: what changes there makes another pod, also
     the files of the model, which only ``model_source`` tells.
@@ -280,7 +287,7 @@ def deployment(
         "kind": "Deployment",
         "metadata": metadata(name, namespace, {**marks, PLACE_LABEL: node.node_name}, described),
         "spec": {
-            "replicas": 1,
+            **({} if elastic else {"replicas": 1}),
             "revisionHistoryLimit": 2,
             "progressDeadlineSeconds": settings.start_timeout_seconds
             + grace_seconds(instance, settings)
@@ -326,9 +333,16 @@ def deployment(
 
 
 def engine_objects(
-    nodes: Sequence[EngineNode], settings: EngineSettings, namespace: str, probe_program: str
+    nodes: Sequence[EngineNode],
+    settings: EngineSettings,
+    namespace: str,
+    probe_program: str,
+    elastic: Collection[tuple[str, str]] = (),
 ) -> list[Object]:
-    """Return what the engines of some nodes are made of, volumes before the claims and both before who uses them."""
+    """Return what the engines of some nodes are made of, volumes before the claims and both before who uses them.
+
+    ``elastic``: (host, instance) of those that do not always run.
+    """
     config = [probe_config_map(probe_program, namespace)]
     volumes: list[Object] = []
     deployments: list[Object] = []
@@ -343,5 +357,6 @@ def engine_objects(
             if settings.cache == "host":
                 cache = cache_directory(settings, instance)
                 volumes += directory("cache", node.host, node.node_name, cache, namespace)
-            deployments.append(deployment(node, instance, settings, namespace, config))
+            scaled = (node.host, instance["name"]) in elastic
+            deployments.append(deployment(node, instance, settings, namespace, config, scaled))
     return [*config, *volumes, *deployments]

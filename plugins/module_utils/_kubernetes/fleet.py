@@ -31,11 +31,43 @@ class EngineNode:
 
 
 @dataclass(frozen=True)
+class Elastic:
+    """An engine that runs while requests wait, as the plan has it."""
+
+    host: str
+    instance: str
+    model: str
+    #: (host, instance, port) of the engines that it is started by.
+    asked: tuple[tuple[str, str, int], ...]
+    #: The same of the elastic one before it, and its own port.
+    after: tuple[str, str, int] | None
+    port: int
+    starts_at: int
+    #: What is enough once the one before it serves.
+    next_at: int
+    held_above: int
+    stands_in: bool
+    cool_down_seconds: int
+
+
+@dataclass(frozen=True)
 class ClusterFleet:
     """The cluster and its engines."""
 
     namespace: str
     nodes: tuple[EngineNode, ...]
+    #: Where KEDA runs.
+    autoscaler_namespace: str
+    elastic: tuple[Elastic, ...]
+
+    @property
+    def read(self) -> list[tuple[str, str, int]]:
+        """Return (host, instance, port) of the engines whose metrics somebody reads in order to scale, sorted.
+
+        Of elastic ones all, also the last: a host that joins has the next, and changes nothing of other hosts.
+        """
+        asked = {place for item in self.elastic for place in item.asked}
+        return sorted(asked | {(item.host, item.instance, item.port) for item in self.elastic})
 
     @property
     def accelerated(self) -> bool:
@@ -57,12 +89,45 @@ def read_fleet(plan: Mapping[str, Any]) -> ClusterFleet | None:
             for host, part in plan["hosts"].items()
             if any(instance["backend"] == BACKEND for instance in part.get("instances", ()))
         )
-        return ClusterFleet(cluster["namespace"], nodes)
+        ports = {(node.host, instance["name"]): instance["port"] for node in nodes for instance in node.instances}
+        elastic = tuple(item for name in sorted(plan["models"]) for item in _elastic(name, plan["models"][name], ports))
+        return ClusterFleet(cluster["namespace"], nodes, cluster["autoscaler_namespace"], elastic)
     except (KeyError, TypeError, AttributeError) as fault:
         raise InvalidInputError(
             f"the plan is not as fleet_plan makes it ({type(fault).__name__}: {fault}); wanted a plan of this version "
             "of the collection: run the plan again"
         ) from fault
+
+
+def _elastic(name: str, model: Mapping[str, Any], ports: Mapping[tuple[str, str], int]) -> list[Elastic]:
+    """Return the engines of a model that do not always run."""
+    scaled = model["autoscaling"]
+    if scaled is None:
+        return []
+
+    def placed(engine: str) -> tuple[str, str, int]:
+        host, __, instance = engine.partition("/")
+        return host, instance, ports[host, instance]
+
+    found = []
+    for entry in scaled["elastic"]:
+        host, instance, port = placed(entry["instance"])
+        found.append(
+            Elastic(
+                host=host,
+                instance=instance,
+                model=name,
+                asked=tuple(placed(engine) for engine in scaled["asked"]),
+                after=placed(entry["after"]) if entry["after"] else None,
+                port=port,
+                starts_at=entry["starts_at"],
+                next_at=scaled["elastic"][0]["starts_at"],
+                held_above=entry["held_above"],
+                stands_in=entry["stands_in"],
+                cool_down_seconds=scaled["cool_down_seconds"],
+            )
+        )
+    return found
 
 
 def _node(host: str, part: Mapping[str, Any], flows: Sequence[Mapping[str, Any]]) -> EngineNode:

@@ -20,12 +20,12 @@ import socket
 import ssl
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from ansible_collections.gpufleet.metal.plugins.module_utils._commands import Runner
 from ansible_collections.gpufleet.metal.plugins.module_utils._errors import FleetError
-from ansible_collections.gpufleet.metal.plugins.module_utils._kubernetes import certificates
+from ansible_collections.gpufleet.metal.plugins.module_utils._kubernetes import certificates, members
 
 KUBERNETES = "etc/kubernetes"
 KUBELET_CONF = "/etc/kubernetes/kubelet.conf"
@@ -34,6 +34,12 @@ CRI_SOCKET = "unix:///run/containerd/containerd.sock"
 MARK = "var/lib/gpufleet/kubernetes/unfinished"
 """Says that an init or a join has begun and is not complete."""
 
+UPGRADE_MARK = "var/lib/gpufleet/kubernetes/upgrade.json"
+"""Says that an upgrade has begun and is not complete: to which version, and whether the node took pods before it."""
+
+RENEWAL_MARK = "var/lib/gpufleet/kubernetes/renewal"
+"""Says that certificates are being renewed: "begun", or "signed" when what is left is to start what uses them."""
+
 SECRETS_DIRECTORY = "run/gpufleet/kubernetes"
 CONTAINERD_CONFIGURATION = "etc/containerd/config.toml"
 KUBELET_CONFIGURATION = "var/lib/kubelet/config.yaml"
@@ -41,7 +47,7 @@ API_PORT = 6443
 CONTROL_PLANE = "node-role.kubernetes.io/control-plane"
 DONE_PHASES = ["preflight", "certs", "kubeconfig", "etcd", "control-plane", "kubelet-start"]
 """What ``kubeadm init`` does before the cluster knows the node."""
-
+KUBELET_PORT = 10250
 CERTIFICATE_KEY_BYTES = 32
 BEFORE_ITS_NODE = datetime.timedelta(seconds=5)
 """A kubelet may ask for its certificate a moment before it has registered its node."""
@@ -63,7 +69,8 @@ def redacted(text: str) -> str:
     return _LONG_HEX.sub("(a key)", _TOKEN.sub("(a token)", text))
 
 
-def _last_lines(text: str, count: int = 12) -> str:
+def last_lines(text: str, count: int = 12) -> str:
+    """Return the end of what a command said, without secrets."""
     return "\n".join([line for line in redacted(text).strip().splitlines() if line.strip()][-count:])
 
 
@@ -217,6 +224,12 @@ class Host:
         control_plane = self.text(f"{KUBERNETES}/manifests/kube-apiserver.yaml") is not None
         return {"role": "control_plane" if control_plane else "node"}
 
+    def upgrade_mark(self) -> dict[str, Any] | None:
+        """The upgrade that has begun and is not complete."""
+        text = self.text(UPGRADE_MARK)
+        found: dict[str, Any] | None = None if text is None else json.loads(text)
+        return found
+
     def manifests(self) -> dict[str, str]:
         """The texts of the static Pods' manifests by name."""
         found = {}
@@ -273,7 +286,17 @@ class Host:
         status, out, err = self.run(
             ["kubectl", "--kubeconfig", ADMIN_CONF, "get", "--raw", "/readyz", "--request-timeout=10s"]
         )
-        return out.strip() if status == 0 else _last_lines(err, 1) or "nothing"
+        return out.strip() if status == 0 else last_lines(err, 1) or "nothing"
+
+
+def wait_for(fault: Callable[[], str | None], seconds: float) -> str | None:
+    """Ask until there is no fault any more; returns the last one when the time is over."""
+    end = time.monotonic() + seconds
+    while True:
+        found = fault()
+        if found is None or time.monotonic() > end:
+            return found
+        time.sleep(1)
 
 
 def get(url_port: int, path: str, tls: bool = False, timeout: float = 5) -> str:
@@ -334,6 +357,20 @@ def _continued(document: Mapping[str, Any]) -> Mapping[str, Any]:
     return {**document, "skipPhases": DONE_PHASES} if document.get("kind") == "InitConfiguration" else document
 
 
+def shown_serial(port: int, address: str = "127.0.0.1", timeout: float = 5) -> str | None:
+    """Return the serial number of the certificate that a port shows; None where it shows none."""
+    # What it shows is asked for, whoever signed it; nothing is said to it.
+    context = ssl.create_default_context()
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    try:
+        with socket.create_connection((address, port), timeout) as plain, context.wrap_socket(plain) as secured:
+            data = secured.getpeercert(binary_form=True)
+    except OSError:
+        return None
+    return certificates.serial(ssl.DER_cert_to_PEM_cert(data)) if data else None
+
+
 class Membership:
     """Takes a host into a cluster and out of it."""
 
@@ -345,7 +382,7 @@ class Membership:
     def _command(self, argv: Sequence[str], what: str) -> str:
         status, out, err = self.host.run(argv)
         if status != 0:
-            raise FleetError(f"{what} ended with exit status {status}: {_last_lines(err or out)}")
+            raise FleetError(f"{what} ended with exit status {status}: {last_lines(err or out)}")
         return out
 
     @contextlib.contextmanager
@@ -399,8 +436,8 @@ class Membership:
                 )
             time.sleep(1)
 
-    def enter(self, action: str, documents: Sequence[Mapping[str, Any]]) -> str:
-        """Make a cluster or join one; returns what was done."""
+    def enter(self, action: str, documents: Sequence[Mapping[str, Any]], ignored: str = "") -> str:
+        """Make a cluster or join one; returns what was done. ``ignored`` is what kubeadm's preflight overlooks."""
         if self.host.member() is not None:
             raise FleetError("the host belongs to a cluster already: run reset_kubernetes_node for it first")
         unfinished = self.host.unfinished()
@@ -429,6 +466,7 @@ class Membership:
             self.mark(action)
             try:
                 skip = ["--skip-token-print"] if action == "init" else []
+                skip += [f"--ignore-preflight-errors={ignored}"] if ignored else []
                 self._command([*command, "--config", path, *skip], f"kubeadm {action}")
             except FleetError:
                 # What preflight refuses has changed nothing.
@@ -504,13 +542,21 @@ class Offer:
     def _must(self, argv: Sequence[str], what: str) -> str:
         status, out, err = self.host.run(argv)
         if status != 0:
-            raise FleetError(f"{what} ended with exit status {status}: {_last_lines(err or out)}")
+            raise FleetError(f"{what} ended with exit status {status}: {last_lines(err or out)}")
         return out
 
-    def state(self) -> dict[str, Any]:
+    def state(self, patience_seconds: float = 0) -> dict[str, Any]:
         """Whether this host has a cluster, and whether that answers."""
         has = self.host.text(ADMIN_CONF) is not None and not self.host.unfinished()
-        answer = self.host.readyz() if has else "no cluster"
+        answer = "no cluster"
+
+        def fault() -> str | None:
+            nonlocal answer
+            answer = self.host.readyz()
+            return None if answer == "ok" else answer
+
+        if has:
+            wait_for(fault, patience_seconds)
         return {"cluster": has or self.host.unfinished() == "init", "answers": answer == "ok", "answer": answer}
 
     def make(self, minutes: int, document: Mapping[str, Any] | None, description: str) -> dict[str, Any]:
@@ -545,7 +591,7 @@ class Offer:
         status, out, err = self.host.run(["kubeadm", "token", "delete", "--kubeconfig", ADMIN_CONF, token_id])
         # The cluster itself removes a token whose time is over.
         if status != 0 and "not found" not in err:
-            raise FleetError(f"kubeadm token delete ended with exit status {status}: {_last_lines(err or out)}")
+            raise FleetError(f"kubeadm token delete ended with exit status {status}: {last_lines(err or out)}")
         if control_plane:
             remove = self._kubectl(
                 "--namespace", "kube-system", "delete", "secret", "kubeadm-certs", "--ignore-not-found"
@@ -575,6 +621,76 @@ class Offer:
                 )
             time.sleep(1)
 
+    def serve(self, node_name: str, addresses: list[str], deadline_seconds: float) -> list[str]:
+        """Sign what a node's kubelet asks for until its port shows a certificate; returns what was signed."""
+        done: list[str] = []
+
+        def fault() -> str | None:
+            done.extend(self._sign(node_name, addresses))
+            if shown_serial(KUBELET_PORT, addresses[0]) is not None:
+                return None
+            return f"the kubelet of {node_name} shows no certificate at {addresses[0]}:{KUBELET_PORT}"
+
+        found = wait_for(fault, deadline_seconds)
+        if found:
+            raise FleetError(f"{found} after {deadline_seconds:.0f} s: see journalctl --unit kubelet there")
+        return done
+
+    def _sign(self, node_name: str, addresses: list[str]) -> list[str]:
+        done = []
+        for request in self._requests():
+            if request["node"] == node_name and not request["decided"]:
+                faults = certificates.request_faults(request["spec"], node_name, addresses)
+                if faults:
+                    raise FleetError(f"the request {request['name']} of {node_name} is not signed: {'; '.join(faults)}")
+                self._must(self._kubectl("certificate", "approve", request["name"]), "kubectl certificate approve")
+                done.append(f"signed the serving certificate of {node_name}")
+        return done
+
+    def sign_all(self, nodes: Mapping[str, list[str]]) -> list[str]:
+        """Sign what kubelets ask for that renew their serving certificates, after a look at who asks and for what.
+
+        ``nodes`` are those of the plan with their addresses. Raises FleetError when all that may be signed is.
+        """
+        done, faults = [], []
+        for request in self._requests():
+            if request["decided"]:
+                continue
+            name, node = request["name"], request["node"]
+            found = (
+                certificates.request_faults(request["spec"], node, nodes[node])
+                if node in nodes
+                else ["the plan has no such node"]
+            )
+            if found:
+                faults.append(f"the request {name} of {node or 'nobody'} is not signed: {'; '.join(found)}")
+                continue
+            self._must(self._kubectl("certificate", "approve", name), "kubectl certificate approve")
+            done.append(f"signed the serving certificate of {node}")
+        if faults:
+            raise FleetError("; ".join([*faults, *done]))
+        return done
+
+    def forget(self, node_name: str) -> list[str]:
+        """Have the cluster forget a host that is lost: its etcd member first, then its node. Raises FleetError."""
+        if self.ready(node_name):
+            raise FleetError(
+                f"the node {node_name} is ready: its host is not lost, so take it out with reset_kubernetes_node"
+            )
+        etcd = members.Members(members.client_context(self.host.path))
+        done = [f"removed the etcd member {node_name}"] if etcd.remove(node_name) else []
+        return done + self.remove(node_name)
+
+    def ready(self, node_name: str) -> bool:
+        """Whether the cluster hears of a node."""
+        status, out, err = self.host.run(self._kubectl("get", "node", node_name, "--output", "json"))
+        if status != 0:
+            if "NotFound" in err:
+                return False
+            raise FleetError(f"kubectl get node ended with exit status {status}: {last_lines(err)}")
+        conditions = json.loads(out)["status"].get("conditions", [])
+        return any(item["type"] == "Ready" and item["status"] == "True" for item in conditions)
+
     def _requests(self) -> list[dict[str, Any]]:
         out = self._must(self._kubectl("get", "certificatesigningrequests", "--output", "json"), "kubectl get csr")
         found = []
@@ -593,7 +709,7 @@ class Offer:
     def _knows(self, node_name: str) -> bool:
         status, __, err = self.host.run(self._kubectl("get", "node", node_name))
         if status != 0 and "NotFound" not in err:
-            raise FleetError(f"kubectl get node ended with exit status {status}: {_last_lines(err)}")
+            raise FleetError(f"kubectl get node ended with exit status {status}: {last_lines(err)}")
         return status == 0
 
     def drain(self, node_name: str, seconds: int) -> list[str]:
@@ -612,8 +728,16 @@ class Offer:
         status, out, err = self.host.run([*drain, f"--timeout={seconds}s"])
         if status != 0:
             advice = ": delete those pods first, nothing would bring them back" if _NO_CONTROLLER in err else ""
-            raise FleetError(f"kubectl drain ended with exit status {status}: {_last_lines(err or out)}{advice}")
+            raise FleetError(f"kubectl drain ended with exit status {status}: {last_lines(err or out)}{advice}")
         return [f"drained {node_name}"]
+
+    def uncordon(self, node_name: str) -> list[str]:
+        """Let a node take pods again."""
+        out = self._must(self._kubectl("get", "node", node_name, "--output", "json"), "kubectl get node")
+        if not json.loads(out).get("spec", {}).get("unschedulable", False):
+            return []
+        self._must(self._kubectl("uncordon", node_name), "kubectl uncordon")
+        return [f"uncordoned {node_name}"]
 
     def remove(self, node_name: str) -> list[str]:
         """Delete a node; nothing where the cluster does not know it."""

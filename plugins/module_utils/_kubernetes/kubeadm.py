@@ -542,18 +542,46 @@ def encryption_document(told: Settings) -> dict[str, Any]:
     }
 
 
-def differences(found: Iterable[Mapping[str, Any] | None], wanted: Iterable[Mapping[str, Any]]) -> list[str]:
+def differences(
+    found: Iterable[Mapping[str, Any] | None],
+    wanted: Iterable[Mapping[str, Any]],
+    control_planes: Iterable[str] = (),
+    version: bool = True,
+) -> list[str]:
     """Return what a cluster was made with and what it would be made with now, a line for each value that differs.
 
-    What is this host's own (InitConfiguration) is not compared: it counts once, when the host registers.
+    What is this host's own (InitConfiguration) is not compared: it counts once, when the host registers. Neither are
+    the addresses of ``control_planes`` among the names of the API server's certificate, nor such as have left: control
+    planes come and go, and kubeadm gives each of them its own address. ``version``: whether that is compared.
     """
     skipped = ("InitConfiguration", "JoinConfiguration")
     before = {str(document.get("kind")): document for document in found if document}
     after = {str(document.get("kind")): document for document in wanted}
+    names = {*_names(before)} | {*control_planes}
+    for kinds in (before, after):
+        kinds.update(_comparable(kinds, names, version))
     lines: list[str] = []
     for kind in sorted({*before, *after} - {*skipped}):
         _compare(kind, before.get(kind), after.get(kind), lines)
     return lines
+
+
+def _names(kinds: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Return the names of the API server's certificate."""
+    server = kinds.get("ClusterConfiguration", {}).get("apiServer")
+    return list(server.get("certSANs") or []) if isinstance(server, Mapping) else []
+
+
+def _comparable(kinds: Mapping[str, Mapping[str, Any]], names: set[str], version: bool) -> dict[str, Mapping[str, Any]]:
+    """Return the cluster's part without what is not compared: names that the certificate may have or lack."""
+    if "ClusterConfiguration" not in kinds:
+        return {}
+    cluster = {
+        name: value for name, value in kinds["ClusterConfiguration"].items() if version or name != "kubernetesVersion"
+    }
+    if isinstance(cluster.get("apiServer"), Mapping):
+        cluster["apiServer"] = {**cluster["apiServer"], "certSANs": sorted({*_names(kinds)} - names)}
+    return {"ClusterConfiguration": cluster}
 
 
 def _named(value: Any) -> Any:

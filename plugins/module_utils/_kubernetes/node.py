@@ -158,7 +158,8 @@ def _membership_findings(host: str, info: Mapping[str, Any], told: kubeadm.Setti
                 "kubernetes_version_differs",
                 f"kubelet {installed} in a cluster",
                 told.version,
-                "set fleet_kubernetes.version (kubernetes_version) to what runs; an upgrade is a job of its own",
+                "run gpufleet.metal.upgrade_kubernetes, or set fleet_kubernetes.version (kubernetes_version) to what "
+                "runs",
             )
         ]
     return []
@@ -256,6 +257,10 @@ def verify(
         found.append(f"containerd runs with an older {containerd.CONFIGURATION}: it has to be restarted")
     if info["unfinished"]:
         found.append(f"a {info['unfinished']} was interrupted and not completed: run the stage again")
+    if info.get("upgrade"):
+        found.append(f"an upgrade to {info['upgrade']['version']} was interrupted: run upgrade_kubernetes again")
+    if info.get("renewing"):
+        found.append("a renewal of certificates was interrupted: run renew_kubernetes_certificates again")
     if info["member"] is None:
         return [*found, "the host belongs to no cluster"]
     if info["member"]["role"] != told.role:

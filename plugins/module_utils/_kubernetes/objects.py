@@ -16,6 +16,10 @@ Object = dict[str, Any]
 #: Who manages the objects: the field manager of a server-side apply, and a label by which what is no longer planned
 #: is found.
 MANAGER = "gpufleet.metal"
+#: Who is said to have set the count of pods of a Deployment that somebody else scales, until they do.
+COUNT_MANAGER = "gpufleet.metal-count"
+#: Keeps KEDA from scaling what a ScaledObject names.
+PAUSED_ANNOTATION = "autoscaling.keda.sh/paused"
 #: Before the collection's own labels and annotations.
 PREFIX = "gpufleet.metal/"
 #: On the pods of an engine, its Deployment's name: what the Deployment selects by.

@@ -10,11 +10,14 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Sequence
 
-from .engines import COMPONENT
-from .fleet import EngineNode
-from .objects import Object, labels, metadata
+from .autoscaling import OPERATOR_LABELS
+from .engines import COMPONENT, engine_name
+from .fleet import ClusterFleet, EngineNode
+from .objects import ENGINE_LABEL, Object, labels, metadata
 
 _API = "networking.k8s.io/v1"
+#: The label with its own name, which the API server gives every namespace.
+NAMESPACE_LABEL = "kubernetes.io/metadata.name"
 
 
 def default_deny(namespace: str) -> Object:
@@ -58,9 +61,54 @@ def flows_to_engines(nodes: Sequence[EngineNode], namespace: str) -> list[Object
     ]
 
 
-def policy_objects(nodes: Sequence[EngineNode], namespace: str) -> list[Object]:
+def autoscaler_to_engines(fleet: ClusterFleet) -> list[Object]:
+    """Return the policy that lets KEDA read the queues of the engines that it is to ask, and of no others.
+
+    It comes from pod to pod, so no address is translated and no firewall of a host is in between.
+    """
+    if not fleet.read:
+        return []
+    return [
+        {
+            "apiVersion": _API,
+            "kind": "NetworkPolicy",
+            "metadata": metadata("autoscaler-to-engines", fleet.namespace, labels("autoscaler-to-engines", "network")),
+            "spec": {
+                "podSelector": {
+                    "matchExpressions": [
+                        {
+                            "key": ENGINE_LABEL,
+                            "operator": "In",
+                            "values": [engine_name(host, instance) for host, instance, __ in fleet.read],
+                        }
+                    ]
+                },
+                "policyTypes": ["Ingress"],
+                "ingress": [
+                    {
+                        "from": [
+                            {
+                                "namespaceSelector": {"matchLabels": {NAMESPACE_LABEL: fleet.autoscaler_namespace}},
+                                "podSelector": {"matchLabels": dict(OPERATOR_LABELS)},
+                            }
+                        ],
+                        "ports": [
+                            {"protocol": "TCP", "port": port} for port in sorted({port for *__, port in fleet.read})
+                        ],
+                    }
+                ],
+            },
+        }
+    ]
+
+
+def policy_objects(fleet: ClusterFleet) -> list[Object]:
     """Return all policies of the namespace."""
-    return [default_deny(namespace), *flows_to_engines(nodes, namespace)]
+    return [
+        default_deny(fleet.namespace),
+        *flows_to_engines(fleet.nodes, fleet.namespace),
+        *autoscaler_to_engines(fleet),
+    ]
 
 
 def _cidr(source: str) -> str:

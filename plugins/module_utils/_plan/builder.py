@@ -18,6 +18,7 @@ from functools import reduce
 from typing import Any
 
 from .applied import running_instances
+from .autoscaling import plan_autoscaling, shown_autoscaling
 from .capability import gpu_requirements
 from .cluster import cluster_document, cluster_sets, cluster_slices, port_finding
 from .decisions import Decision, capability_text, decide, gpu_groups, kind_key, size_reason
@@ -320,8 +321,10 @@ def _slice(
     }
 
 
-def _models(decisions: Mapping[str, Decision], placed: Sequence[Placed]) -> dict[str, Any]:
-    """Return what was decided about every model."""
+def _models(
+    decisions: Mapping[str, Decision], placed: Sequence[Placed], scaled: Mapping[str, Mapping[str, Any]]
+) -> dict[str, Any]:
+    """Return what was decided about every model; ``scaled``: of those that do not always run whole."""
     by_model: dict[str, list[Placed]] = {}
     for item in placed:
         by_model.setdefault(item.model, []).append(item)
@@ -352,7 +355,8 @@ def _models(decisions: Mapping[str, Decision], placed: Sequence[Placed]) -> dict
             "memory": main.memory.as_dict(),
             "binds": main.memory.binding.word,
             "binds_because": main.memory.binding.sentence,
-            "reason": f"{'; '.join(reasons)}; replicas {len(mine)} {share}",
+            "reason": f"{'; '.join(reasons)}; replicas {len(mine)} {share}{shown_autoscaling(scaled.get(name))}",
+            "autoscaling": scaled.get(name),
         }
     return models
 
@@ -408,6 +412,7 @@ def build_plan(inventory: Inventory) -> dict[str, Any]:
             findings.append(finding)
 
     instances = _instances(fleet, engine, decisions, placed, findings)
+    scaled = plan_autoscaling(fleet, engine, instances, findings)
     upstreams = _upstreams(list(decisions), instances, placed, engine)
     findings += exporter_port_findings(fleet, endpoint, instances)
     flows = plan_flows(fleet, endpoint, instances)
@@ -462,7 +467,7 @@ def build_plan(inventory: Inventory) -> dict[str, Any]:
         "fleet": fleet.name,
         "kubernetes": cluster_document(fleet.cluster),
         "findings": [finding.as_dict() for finding in sort_findings(findings)],
-        "models": _models(decisions, placed),
+        "models": _models(decisions, placed, scaled),
         "instances": instances,
         "upstreams": upstreams,
         "flows": [flow.as_dict() for flow in flows],

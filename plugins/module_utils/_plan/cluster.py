@@ -116,6 +116,12 @@ def read_cluster(
         check=lambda text: _DNS_LABEL.fullmatch(text) is not None and text not in _OWN_NAMESPACES,
         wanted=f"up to 63 of a-z, 0-9 and '-', and none of {', '.join(_OWN_NAMESPACES)}",
     )
+    autoscaler = reader.text(
+        "autoscaler_namespace",
+        "keda",
+        check=lambda text: _DNS_LABEL.fullmatch(text) is not None and text != namespace,
+        wanted="up to 63 of a-z, 0-9 and '-', and not the namespace of the engines",
+    )
     reader.finish()
     members = (*control_plane, *nodes)
     _check_families(reader, members, virtual)
@@ -139,6 +145,7 @@ def read_cluster(
         service_network=str(services),
         flannel_backend=backend,
         namespace=namespace,
+        autoscaler_namespace=autoscaler,
         host_networks=host_networks,
         control_plane=control_plane,
         nodes=nodes,
@@ -456,6 +463,7 @@ def cluster_document(cluster: Cluster | None) -> dict[str, Any] | None:
         "service_network": cluster.service_network,
         "flannel_backend": cluster.flannel_backend,
         "namespace": cluster.namespace,
+        "autoscaler_namespace": cluster.autoscaler_namespace,
         "control_plane": [host.name for host in cluster.control_plane],
         "nodes": [host.name for host in cluster.nodes],
     }

@@ -93,6 +93,32 @@ _MEMORY = _object(
     "per GPU of one instance, on the kind of GPU with the smallest tensor-parallel size in use",
 )
 
+_AUTOSCALING = _object(
+    {
+        "minimum": _whole("instances of the cluster that always run", 1),
+        "waiting_requests": _whole("requests that wait where it always runs, for each elastic one that starts", 1),
+        "cool_down_seconds": _whole("how long one that is no longer needed goes on", 1),
+        "always": _list(_text("host/instance"), "what always runs, under Docker too"),
+        "asked": _list(_text("host/instance"), "of these, the ones in the cluster that are asked", minItems=1),
+        "elastic": _list(
+            _object(
+                {
+                    "instance": _text("host/instance"),
+                    "after": _or_null(
+                        _text("host/instance: once that one serves, the first one's starts_at is enough")
+                    ),
+                    "starts_at": _whole("requests that wait at one of those asked", 1),
+                    "held_above": _whole("requests in hand at one of those asked, above which it goes on"),
+                    "stands_in": {"type": "boolean", "description": "starts too when none of those asked answers"},
+                }
+            ),
+            "in the order in which they start",
+            minItems=1,
+        ),
+    },
+    "which instances run only while requests wait; null where all always run",
+)
+
 _MODEL = _object(
     {
         "tensor_parallel_size": _whole("the smallest in use", 1),
@@ -107,6 +133,7 @@ _MODEL = _object(
         "binds": _text("what keeps an instance from holding more requests", enum=sorted(BINDINGS)),
         "binds_because": _text("the same as a sentence"),
         "reason": _text("why this size and these replicas"),
+        "autoscaling": {"anyOf": [_AUTOSCALING, {"type": "null"}]},
     },
     "what was decided about one model",
 )
@@ -337,6 +364,7 @@ _CLUSTER = _object(
         "service_network": _text("CIDR"),
         "flannel_backend": _text(enum=list(BACKENDS)),
         "namespace": _text("of the engines"),
+        "autoscaler_namespace": _text("of KEDA"),
         "control_plane": _list(_text(), "hosts"),
         "nodes": _list(_text(), "hosts"),
     },

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+from .autoscaling import read_autoscaling
 from .cluster import read_cluster
 from .engine_tls import MODES
 from .facts import read_facts
@@ -143,6 +144,7 @@ def _read_model(value: Any, position: int, recorded: Any, findings: list[Finding
         minimum_compute_capability=reader.capability("minimum_compute_capability"),
         arguments=reader.mapping("arguments", {}, "a mapping of vllm serve options to values"),
         max_output_tokens=reader.integer("max_output_tokens", None),
+        autoscaling=read_autoscaling(reader),
     )
     if model.max_output_tokens is not None and 0 < model.context_length <= model.max_output_tokens:
         reader.report(

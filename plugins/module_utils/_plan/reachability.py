@@ -8,6 +8,8 @@ import ipaddress
 from collections.abc import Mapping
 from typing import Any
 
+from .autoscaling import elastic_ports
+
 # A TCP port that no plan names: nobody listens there, so only a firewall that drops keeps it from being refused.
 UNPLANNED_PORT = 9
 # How many other hosts one host looks at. Every host of the fleet is looked at by as many, and the cost stays linear.
@@ -27,12 +29,14 @@ def reachability_targets(plan: Mapping[str, Any], host: str) -> list[dict[str, A
     A planned TCP port is expected C(open) if one of its flows lets in the address of `host`, and C(filtered) if none
     does: what counts is the address, as for the firewall, not the group. A port that the plan does not name is expected
     C(filtered) from everywhere. Gateways are planned to reach every engine, so a gateway looks at all engines; any
-    other host looks at its NEIGHBOURS.
+    other host looks at its NEIGHBOURS. Where it depends on the load whether an engine runs, nothing is said of its port
+    to those who may reach it.
     """
     here = plan["hosts"][host]
     others = [name for name in plan["hosts"] if name != host]
     if here["group"] != "gateways" and others:
         others = neighbours(list(plan["hosts"]), host)
+    asleep = elastic_ports(plan)
     sources: dict[str, dict[int, set[str]]] = {name: {} for name in others}
     for flow in plan["flows"]:
         if flow["destination"] in sources and flow["protocol"] == "tcp":
@@ -42,7 +46,8 @@ def reachability_targets(plan: Mapping[str, Any], host: str) -> list[dict[str, A
         there = plan["hosts"][name]
         for port, named in sorted(sources[name].items()):
             lets_in = any(_lets_in(there["firewall"]["sets"], source, here["address"]) for source in named)
-            targets.append(_target(name, there["address"], port, "open" if lets_in else "filtered"))
+            if not lets_in or (name, port) not in asleep:
+                targets.append(_target(name, there["address"], port, "open" if lets_in else "filtered"))
         targets.append(_target(name, there["address"], UNPLANNED_PORT, "filtered"))
     return targets
 

@@ -60,6 +60,18 @@ DEFAULT_MODELS_DIRECTORY = "/srv/models"
 
 
 @dataclass(frozen=True)
+class Autoscaling:
+    """``fleet_models[].autoscaling``: which of a model's instances in the cluster run only while requests wait."""
+
+    #: Instances of the cluster that always run.
+    minimum: int = 1
+    #: For each so many requests that wait where it always runs, one further instance is started.
+    waiting_requests: int = 4
+    #: How long one that is no longer needed goes on.
+    cool_down_seconds: int = 1800
+
+
+@dataclass(frozen=True)
 class Model:
     """An entry of ``fleet_models``: what the user wants served."""
 
@@ -83,6 +95,7 @@ class Model:
     arguments: dict[str, Any]
     #: Tokens that one request may have generated; None is no cap but the context.
     max_output_tokens: int | None = None
+    autoscaling: Autoscaling | None = None
 
 
 @dataclass(frozen=True)
@@ -205,6 +218,8 @@ class Cluster:
     service_network: str
     flannel_backend: str
     namespace: str
+    #: Where KEDA runs, which starts and stops the instances that do not always run.
+    autoscaler_namespace: str
     #: Networks from which the cluster's hosts come, with those that are to come; none: their addresses one by one.
     host_networks: tuple[str, ...]
     control_plane: tuple[Host, ...]

@@ -20,6 +20,7 @@ SHIPPED_CONSUMERS = (
     "gateway_api_key",
     "gateway_authority",
     "gateway_token_key",
+    "kubernetes_encryption_key",
 )
 """Consumers whose tasks come with the collection: playbooks/rotation/consumers has a file for each."""
 

@@ -1592,14 +1592,23 @@ def command_drain(arguments: argparse.Namespace) -> int:
 def _refuse_to_empty_a_group(
     configuration: Configuration, name: str, before: frozenset[str], after: frozenset[str]
 ) -> None:
-    """Raise AgentError if taking ``name`` out leaves a group that has a peer in rotation without any."""
+    """Raise AgentError if taking ``name`` out leaves a group that has a peer in rotation without any.
+
+    Peers that do not answer take no requests, such as engines that only run while requests wait.
+    """
     states = load_states(configuration)
     for upstream in configuration.upstreams:
         peers = configuration.of(upstream)
+        answering = [peer for peer in peers if states[peer.key].available and not is_drained(peer, before)]
         if in_rotation(peers, states, before)[0] and not in_rotation(peers, states, after)[0]:
             raise AgentError(
                 f"{name} is the last of {upstream}: every request for it would fail. "
                 f"Use --force to take it out all the same"
+            )
+        if answering and all(is_drained(peer, after) for peer in answering):
+            raise AgentError(
+                f"{name} is the last of {upstream} that answers: every request for it would fail. "
+                f"Start another one, or use --force to take it out all the same"
             )
 
 

@@ -14,6 +14,7 @@ import time
 from typing import Any
 
 import common
+import yaml
 
 ANONYMOUS = ("/readyz", "/livez", "/healthz")
 CLUSTER_INFO = "/api/v1/namespaces/kube-public/configmaps/cluster-info"
@@ -21,8 +22,12 @@ LETTERS = string.ascii_lowercase + string.digits
 #: Who may do what.
 ALLOWED = {
     "bootstrap": {"fetch_config", "fetch_certs", "sign_node", "add_member"},
-    "node": {"register", "get_node", "ask_serving", "get_serving"},
+    "node": {"register", "get_node", "ask_serving", "get_serving", "fetch_config"},
 }
+#: What an API server does itself; all else is the first member's that answers, so that there is one writer.
+LOCAL = {"replicate", "fetch_state", "forwarded"}
+#: A node that was not heard of for so long is not ready.
+SILENCE_SECONDS = 8
 
 
 def now() -> str:
@@ -40,25 +45,57 @@ class Cluster:
     def __init__(self) -> None:
         self.lock = threading.RLock()
         self.state: dict[str, Any] = json.loads(common.STATE.read_text(encoding="utf-8"))
+        self.heard: dict[str, float] = {}
+        self.clients: dict[str, common.Client] = {}
+        for name, member in self.state["members"].items():
+            if name != self.state["own"]:
+                try:
+                    self.replicate(self.client(member["address"]).call("fetch_state"))
+                except common.SimulatedError as fault:
+                    common.say(f"simulated etcd: member {name} does not answer: {fault}")
+
+    def client(self, address: str) -> common.Client:
+        client = common.Client(common.KUBERNETES / "admin.conf")
+        client.server = f"https://{address}:{common.PORT}"
+        return client
+
+    def fetch_state(self) -> dict[str, Any]:
+        return {key: value for key, value in self.state.items() if key != "own"}
 
     def save(self) -> None:
+        """Write it to a majority, as etcd does, or not at all."""
+        before = json.loads(common.STATE.read_text(encoding="utf-8"))
         self.state["revision"] += 1
+        others = [member["address"] for name, member in self.state["members"].items() if name != self.state["own"]]
+        written = 1 + sum(self.push(address) for address in others)
+        if written <= len(self.state["members"]) // 2:
+            self.state = before
+            raise RefusedError(f"etcdserver: request timed out: {written} of {len(others) + 1} members answer")
         self.keep()
-        for name, address in self.state["members"].items():
-            if name != self.state["own"]:
-                self.push(address)
+
+    def forward(self, operation: str, body: dict[str, Any], kind: str, caller: str) -> Any:
+        """Have the first member that answers do it; NotImplemented where that is this one."""
+        for name in sorted(self.state["members"]):
+            if name == self.state["own"]:
+                break
+            client = self.client(self.state["members"][name]["address"])
+            if client.answers():
+                return client.call("forwarded", wanted=operation, body=body, kind=kind, caller=caller)
+        return NotImplemented
+
+    def forwarded(self, wanted: str, body: dict[str, Any], kind: str, caller: str) -> Any:
+        return getattr(self, wanted)(**body)
 
     def keep(self) -> None:
         common.write(common.STATE, json.dumps(self.state))
 
-    def push(self, address: str) -> None:
-        shared = {key: value for key, value in self.state.items() if key != "own"}
-        client = common.Client(common.KUBERNETES / "admin.conf")
-        client.server = f"https://{address}:{common.PORT}"
+    def push(self, address: str) -> bool:
         try:
-            client.call("replicate", state=shared)
+            self.client(address).call("replicate", state=self.fetch_state())
         except common.SimulatedError as fault:
             common.say(f"simulated etcd: member {address} does not answer: {fault}")
+            return False
+        return True
 
     # -- operations --
 
@@ -115,7 +152,7 @@ class Cluster:
         self.state["config"] = config
         self.save()
 
-    def fetch_config(self) -> dict[str, Any]:
+    def fetch_config(self, name: str = "") -> dict[str, Any]:
         if self.state["config"] is None:
             raise RefusedError('failed to get config map: configmaps "kubeadm-config" not found')
         return dict(self.state["config"])
@@ -127,21 +164,39 @@ class Cluster:
         return common.sign(request, "ca", "extendedKeyUsage=clientAuth")
 
     def add_member(self, name: str, address: str) -> dict[str, Any]:
-        self.state["members"][name] = address
-        self.save()
-        return {key: value for key, value in self.state.items() if key != "own"}
+        if name in self.state["members"]:
+            raise RefusedError(f"etcdserver: stand-in: {name} is a member already")
+        # The new member counts when it has the state, which it takes from what this returns.
+        shared = self.fetch_state()
+        shared["members"] = {**shared["members"], name: {"address": address, "id": str(secrets.randbits(63))}}
+        shared["revision"] += 1
+        self.state = {**shared, "own": self.state["own"]}
+        for other, member in shared["members"].items():
+            if other not in (self.state["own"], name):
+                self.push(member["address"])
+        self.keep()
+        return shared
 
     def remove_member(self, name: str) -> None:
         if self.state["members"].pop(name, None):
             self.save()
 
-    def register(self, name: str, node: dict[str, Any]) -> None:
+    def remove_member_by_id(self, identity: str) -> None:
+        mine = [name for name, member in self.state["members"].items() if member["id"] == identity]
+        if not mine:
+            raise RefusedError("etcdserver: member not found")
+        self.remove_member(mine[0])
+
+    def register(self, name: str, node: dict[str, Any], pods: list[dict[str, Any]]) -> None:
+        self.heard[name] = time.monotonic()
         known = self.state["nodes"].get(name)
-        if known is None or known["status"] != node["status"]:
+        self.check_skew(name, node, pods, known)
+        if known is None or known["status"] != node["status"] or self.state["pods"].get(name, []) != pods:
             # What others have said of it stays.
             kept = {key: known[key] for key in ("metadata", "spec")} if known else {}
             node["metadata"]["creationTimestamp"] = now()
             self.state["nodes"][name] = {**node, **kept}
+            self.state["pods"][name] = pods
             self.save()
 
     def mark_control_plane(self, name: str) -> None:
@@ -149,10 +204,58 @@ class Cluster:
         self.state["nodes"][name]["metadata"]["labels"]["node-role.kubernetes.io/control-plane"] = ""
         self.save()
 
+    def check_skew(self, name: str, node: dict[str, Any], pods: list[dict[str, Any]], known: Any) -> None:
+        """Refuse what Kubernetes' version skew policy does not support, and would let happen."""
+        version = node["status"]["nodeInfo"]["kubeletVersion"]
+        shown = pods or [pod for of_node in self.state["pods"].values() for pod in of_node]
+        servers = [pod["version"] for pod in shown if pod["component"] == "kube-apiserver"]
+        newer = [server for server in servers if common.numbers(version) > common.numbers(server)]
+        if newer:
+            raise RefusedError(f"stand-in: kubelet {version} of {name} is newer than the API server {newer[0]}")
+        if known is None:
+            return
+        before = known["status"]["nodeInfo"]["kubeletVersion"]
+        if common.numbers(before)[:2] != common.numbers(version)[:2] and not known["spec"].get("unschedulable"):
+            raise RefusedError(f"stand-in: kubelet of {name} goes from {before} to {version} under its pods")
+
     def get_node(self, name: str) -> dict[str, Any]:
         if name not in self.state["nodes"]:
             raise RefusedError(f'Error from server (NotFound): nodes "{name}" not found')
-        return dict(self.state["nodes"][name])
+        node = json.loads(json.dumps(self.state["nodes"][name]))
+        heard = self.heard.setdefault(name, time.monotonic())
+        if time.monotonic() - heard > SILENCE_SECONDS:
+            node["status"]["conditions"] = [{"type": "Ready", "status": "Unknown", "reason": "NodeStatusUnknown"}]
+        return dict(node)
+
+    def list_pods(self) -> list[dict[str, Any]]:
+        return [
+            {
+                "metadata": {"name": f"{pod['component']}-{node}", "namespace": "kube-system"},
+                "spec": {"nodeName": node, "containers": [{"name": pod["component"], "image": pod["image"]}]},
+                "status": {"conditions": [{"type": "Ready", "status": "True"}]},
+            }
+            for node, pods in sorted(self.state["pods"].items())
+            for pod in pods
+        ]
+
+    def get_configuration(self) -> str:
+        return yaml.safe_dump(self.state["config"]["ClusterConfiguration"])
+
+    def set_version(self, version: str) -> None:
+        self.state["config"]["ClusterConfiguration"]["kubernetesVersion"] = version
+        self.save()
+
+    def set_addons(self, version: str) -> None:
+        self.state["addons"] = version
+        self.save()
+
+    def get_addons(self) -> str:
+        return str(self.state["addons"])
+
+    def uncordon(self, name: str) -> None:
+        self.get_node(name)
+        self.state["nodes"][name]["spec"].pop("unschedulable", None)
+        self.save()
 
     def list_nodes(self) -> list[str]:
         return sorted(self.state["nodes"])
@@ -166,6 +269,7 @@ class Cluster:
         self.get_node(name)
         # Its requests stay, as the real ones do for an hour.
         del self.state["nodes"][name]
+        self.state["pods"].pop(name, None)
         self.save()
 
     def ask_serving(self, name: str, request: str) -> str:
@@ -243,6 +347,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         if self.path in ANONYMOUS:
             self.answer(200, "ok")
+        elif self.path == "/metrics" and self.caller()[0] == "admin":
+            asked = common.FAULTS / "metrics"
+            self.answer(200, asked.read_text(encoding="utf-8") if asked.exists() else "")
         elif self.path == CLUSTER_INFO:
             self.answer(200, (common.PKI / "ca.crt").read_text(encoding="utf-8"))
         else:
@@ -259,8 +366,12 @@ class Handler(http.server.BaseHTTPRequestHandler):
             self.answer(403, f"node {name!r} may not {operation} for {body.get('name')!r}")
             return
         try:
-            with self.cluster.lock:
-                result = getattr(self.cluster, operation)(**body)
+            result = NotImplemented
+            if operation not in LOCAL:
+                result = self.cluster.forward(operation, body, kind, name)
+            if result is NotImplemented:
+                with self.cluster.lock:
+                    result = getattr(self.cluster, operation)(**body)
         except (RefusedError, common.SimulatedError) as fault:
             self.answer(404, str(fault))
         else:
@@ -281,6 +392,76 @@ class Server(http.server.ThreadingHTTPServer):
             return
         super().finish_request(wrapped, client_address)
         wrapped.close()
+
+
+class EtcdHandler(http.server.BaseHTTPRequestHandler):
+    """etcd's JSON interface, for who shows a certificate of etcd's own authority."""
+
+    def log_message(self, *arguments: Any) -> None:
+        """Nothing."""
+
+    def answer(self, status: int, document: dict[str, Any]) -> None:
+        self.send_response(status)
+        self.end_headers()
+        self.wfile.write(json.dumps(document).encode())
+
+    def do_GET(self) -> None:
+        ill = (common.FAULTS / "etcd-ill").exists()
+        if self.path != "/health":
+            self.answer(404, {"error": "page not found"})
+        else:
+            self.answer(
+                503 if ill else 200, {"health": "false" if ill else "true", "reason": "RAFT NO LEADER" if ill else ""}
+            )
+
+    def do_POST(self) -> None:
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        cluster = Handler.cluster
+        members = cluster.state["members"]
+        if self.path == "/v3/cluster/member/list":
+            found = [
+                {
+                    "ID": member["id"],
+                    "name": name,
+                    "peerURLs": [f"https://{member['address']}:2380"],
+                    "clientURLs": [f"https://{member['address']}:2379"],
+                }
+                for name, member in sorted(members.items())
+            ]
+            self.answer(200, {"header": {}, "members": found})
+        elif self.path == "/v3/maintenance/alarm" and body == {"action": "GET"}:
+            self.answer(200, {"header": {}})
+        elif self.path == "/v3/cluster/member/remove" and set(body) == {"ID"}:
+            try:
+                result = cluster.forward("remove_member_by_id", {"identity": body["ID"]}, "admin", "etcd")
+                if result is NotImplemented:
+                    with cluster.lock:
+                        cluster.remove_member_by_id(body["ID"])
+            except (RefusedError, common.SimulatedError) as fault:
+                self.answer(404, {"error": str(fault), "code": 5, "message": str(fault)})
+            else:
+                self.answer(200, {"header": {}})
+        else:
+            self.answer(400, {"error": f"stand-in: {self.path} with {body} is not simulated"})
+
+
+def listen(
+    port: int,
+    handler: type[http.server.BaseHTTPRequestHandler],
+    certificate: str,
+    authority: str | None,
+    address: str = "0.0.0.0",
+) -> Server:
+    """Answer at a port with PKI/certificate; who calls has to show one of PKI/authority, if that is given."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(common.PKI / f"{certificate}.crt", common.PKI / f"{certificate}.key")
+    if authority:
+        context.load_verify_locations(common.PKI / f"{authority}.crt")
+        context.verify_mode = ssl.CERT_REQUIRED
+    server = Server((address, port), handler)
+    server.context = context
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    return server
 
 
 def serve() -> Server:

@@ -18,12 +18,13 @@ import stat
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-VERSION = Path("/usr/share/simulated-kubernetes/version").read_text(encoding="utf-8").strip()
+VERSION = Path(__file__).with_name("version").read_text(encoding="utf-8").strip()
 KUBERNETES = Path("/etc/kubernetes")
 PKI = KUBERNETES / "pki"
 MANIFESTS = KUBERNETES / "manifests"
@@ -37,11 +38,18 @@ TOKEN = re.compile(r"[a-z0-9]{6}\.[a-z0-9]{16}")
 KEY = re.compile(r"[0-9a-f]{64}")
 #: Python 3.13 insists on what RFC 5280 says of an authority and of what it signs.
 CA_EXTENSIONS = "basicConstraints=critical,CA:TRUE\nkeyUsage=critical,keyCertSign,cRLSign"
-PAUSE = {"1.35": "3.10.1", "1.36": "3.10.1"}
+#: The last two are the stand-in's own choice, so that a change of it shows.
+PAUSE = {"1.35": "3.10.1", "1.36": "3.10.2", "1.37": "3.10.3"}
+#: What runs of a control plane's static Pods: a file for each, with the container's name and the manifest's digest.
+CONTAINERS = Path("/run/simulated-kubernetes/containers")
 
 
 class SimulatedError(Exception):
     """What makes a stand-in end with status 1."""
+
+
+class UnreachableError(SimulatedError):
+    """Nobody answered."""
 
 
 def say(text: str) -> None:
@@ -133,6 +141,30 @@ def sign(request: str, authority: str | None, extensions: str, days: int = 365, 
         )
 
 
+def image_of(manifest: dict[str, Any]) -> str:
+    """Return a static Pod's image."""
+    return str(manifest["spec"]["containers"][0]["image"])
+
+
+def running(component: str) -> tuple[str, str] | None:
+    """Return the container's name and its manifest's digest; None where it does not run."""
+    try:
+        name, digest = (CONTAINERS / component).read_text(encoding="utf-8").split()
+    except (FileNotFoundError, ValueError):
+        return None
+    return name, digest
+
+
+def digest(path: Path) -> str:
+    """Return a file's digest."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+
+
+def numbers(version: str) -> tuple[int, ...]:
+    """Return v1.36.4 as numbers."""
+    return tuple(int(part) for part in version.removeprefix("v").split("."))
+
+
 def authority_hash(text: str) -> str:
     """Return the digest that kubeadm calls discovery-token-ca-cert-hash."""
     public = run("openssl", "x509", "-pubkey", "-noout", stdin=text)
@@ -184,8 +216,8 @@ def ask(
             connection.request("POST", path, json.dumps(body), headers)
         answer = connection.getresponse()
         text = answer.read().decode()
-    except OSError as fault:
-        raise SimulatedError(
+    except (OSError, http.client.HTTPException) as fault:
+        raise UnreachableError(
             f"The connection to the server {connection.host}:{connection.port} was refused: {fault}"
         ) from fault
     finally:
@@ -213,9 +245,26 @@ class Client:
             pair.flush()
             self.context.load_cert_chain(pair.name)
 
+    #: kubeadm asks again for a while; kubectl does not.
+    patience = 0.0
+
     def call(self, operation: str, **arguments: Any) -> Any:
         """Do something."""
-        return ask(connect(self.server, self.context), {"operation": operation, **arguments}, "/simulated")
+        end = time.monotonic() + self.patience
+        while True:
+            try:
+                return ask(connect(self.server, self.context), {"operation": operation, **arguments}, "/simulated")
+            except UnreachableError:
+                if time.monotonic() > end:
+                    raise
+                time.sleep(0.5)
+
+    def answers(self) -> bool:
+        """Whether the API server takes a request."""
+        try:
+            return self.raw("/readyz") == "ok"
+        except SimulatedError:
+            return False
 
     def raw(self, path: str) -> str:
         """Read a path."""

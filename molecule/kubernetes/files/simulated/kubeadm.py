@@ -27,6 +27,8 @@ COMPONENTS = {
 }
 #: What kubeadm init has done when kubelet registers the node.
 FIRST_PHASES = {"preflight", "certs", "kubeconfig", "etcd", "control-plane", "kubelet-start"}
+#: etcd first, as kubeadm upgrades it.
+PARTS = {"etcd": "etcd", **COMPONENTS}
 CLUSTER_INFO = "/api/v1/namespaces/kube-public/configmaps/cluster-info"
 SHARED = (
     "ca.crt",
@@ -136,6 +138,13 @@ def make_authorities() -> None:
 
 def make_control_plane(cluster: dict[str, Any], node: str, address: str) -> None:
     """Make the certificates, credentials and manifests of one control plane."""
+    make_certificates(cluster, node, address)
+    for part, component in PARTS.items():
+        write_manifest(cluster, part, component, address)
+
+
+def make_certificates(cluster: dict[str, Any], node: str, address: str) -> None:
+    """Make, or make anew, the certificates and credentials of one control plane."""
     names = [node, "kubernetes", "kubernetes.default", address, *cluster["apiServer"]["certSANs"]]
     common.certificate("apiserver", "ca", "/CN=kube-apiserver", "serverAuth", sorted({*names}))
     common.certificate("apiserver-kubelet-client", "ca", "/O=kubeadm:cluster-admins/CN=apiserver", "clientAuth")
@@ -153,9 +162,8 @@ def make_control_plane(cluster: dict[str, Any], node: str, address: str) -> None
     }
     for name, (subject, target) in users.items():
         credentials(name, subject, target)
-    for part, component in COMPONENTS.items():
-        write_manifest(cluster, part, component, address)
-    write_manifest(cluster, "etcd", "etcd", address)
+    if (KUBERNETES / "super-admin.conf").exists():
+        credentials("super-admin.conf", "/O=system:masters/CN=kubernetes-super-admin", f"https://{address}:6443")
 
 
 def credentials(name: str, subject: str, server: str) -> None:
@@ -247,7 +255,9 @@ def found_cluster(found: dict[str, Any], registration: dict[str, Any], address: 
         "certs": None,
         "nodes": {},
         "requests": {},
-        "members": {registration["name"]: address},
+        "pods": {},
+        "addons": cluster["kubernetesVersion"],
+        "members": {registration["name"]: {"address": address, "id": str(secrets.randbits(63))}},
     }
     common.write(common.STATE, json.dumps(state))
     write_kubelet(found["KubeletConfiguration"], registration)
@@ -396,8 +406,6 @@ def mark_control_plane(name: str) -> None:
 def enter_control_plane(call: Any, cluster: dict[str, Any], node: str, plane: dict[str, Any]) -> None:
     """Fetch the shared keys, make the own ones, and enter etcd."""
     address = plane["localAPIEndpoint"]["advertiseAddress"]
-    if address not in cluster["apiServer"]["certSANs"]:
-        raise SimulatedError(f"stand-in: the cluster was made without {address} among certSANs")
     for name, text in json.loads(crypt(call("fetch_certs"), plane["certificateKey"], True)).items():
         common.write(PKI / name, text, 0o600 if name.endswith(".key") else 0o644)
     make_control_plane(cluster, node, address)
@@ -431,7 +439,201 @@ def reset(argv: list[str]) -> None:
         path.unlink()
     if common.STATE.exists():
         common.STATE.unlink()
+    for path in common.CONTAINERS.glob("*"):
+        path.unlink()
     common.say("[reset] The reset process does not reset or clean up iptables, nftables or CNI configuration")
+
+
+def own_node() -> dict[str, Any]:
+    """What this node was registered with."""
+    found: dict[str, Any] = json.loads((common.KUBELET / "registration.json").read_text(encoding="utf-8"))
+    return found
+
+
+def own_address() -> str:
+    return str(next(item["value"] for item in own_node()["kubeletExtraArgs"] if item["name"] == "node-ip"))
+
+
+def nodes_of(client: common.Client) -> dict[str, dict[str, Any]]:
+    return {name: client.call("get_node", name=name) for name in client.call("list_nodes")}
+
+
+def is_ready(node: dict[str, Any]) -> bool:
+    return any(item["type"] == "Ready" and item["status"] == "True" for item in node["status"]["conditions"])
+
+
+def planes_of(client: common.Client) -> dict[str, str]:
+    """The version of each API server that runs."""
+    return {
+        pod["spec"]["nodeName"]: pod["spec"]["containers"][0]["image"].rpartition(":")[2]
+        for pod in client.call("list_pods")
+        if pod["spec"]["containers"][0]["name"] == "kube-apiserver"
+    }
+
+
+def upgrade_preflight(client: common.Client) -> None:
+    """What kubeadm looks at before an upgrade, and that containerd was configured for the new version."""
+    errors = runtime_errors()
+    nodes = nodes_of(client)
+    ill = [name for name in planes_of(client) if not is_ready(nodes[name])]
+    if ill:
+        errors.append(f"[ERROR ControlPlaneNodesReady]: there are NotReady control-planes in the cluster: {ill}")
+    errors += [
+        f"[ERROR StaticPodManifest]: manifest files not found: {name}"
+        for name in PARTS.values()
+        if not (MANIFESTS / f"{name}.yaml").exists()
+    ]
+    if errors:
+        lines = "\n\t".join(errors)
+        raise SimulatedError(f"[preflight] Some fatal errors occurred:\n\t{lines}")
+
+
+def version_errors(target: str, cluster: str, nodes: dict[str, dict[str, Any]]) -> list[str]:
+    """kubeadm's version policies, without --force. It would go back by one minor."""
+    wanted, found, own = common.numbers(target), common.numbers(cluster), common.numbers(common.VERSION)
+    errors = []
+    if wanted[1] > found[1] + 1:
+        errors.append(
+            f'Specified version to upgrade to "{target}" is too high; kubeadm can upgrade only 1 minor '
+            "version at a time"
+        )
+    if wanted[1] < found[1] - 1:
+        errors.append(
+            f'Specified version to downgrade to "{target}" is too low; kubeadm can downgrade only 1 minor '
+            "version at a time"
+        )
+    if wanted > own:
+        errors.append(
+            f'Specified version to upgrade to "{target}" is higher than the kubeadm version "v{common.VERSION}"'
+        )
+    if own[1] > wanted[1]:
+        errors.append(f"Kubeadm version v{common.VERSION} can only be used to upgrade to Kubernetes version 1.{own[1]}")
+    kubelets = {name: common.numbers(node["status"]["nodeInfo"]["kubeletVersion"]) for name, node in nodes.items()}
+    old = [name for name, kubelet in kubelets.items() if wanted[1] > kubelet[1] + 3]
+    if old:
+        errors.append(f"There are kubelets in this cluster that are too old that have these versions {old}")
+    return errors
+
+
+def upgrade_static_pods(client: common.Client, target: str) -> None:
+    """Renew the certificates, and replace the static Pods one after the other; each has to come up."""
+    cluster = client.call("fetch_config")["ClusterConfiguration"]
+    cluster["kubernetesVersion"] = target
+    name, address = own_node()["name"], own_address()
+    for part, component in PARTS.items():
+        say_phase("upgrade/staticpods", f"Preparing for {component!r} upgrade")
+        path = MANIFESTS / f"{component}.yaml"
+        older = not common.image_of(yaml.safe_load(path.read_text(encoding="utf-8"))).endswith(f":{target}")
+        if part == "etcd" and older:
+            make_certificates(cluster, name, address)
+        before = common.running(component)
+        digest = common.digest(path)
+        write_manifest(cluster, part, component, address)
+        if common.digest(path) == digest:
+            say_phase("upgrade/staticpods", f"Current and new manifests of {component} are equal, skipping upgrade")
+            continue
+        end = time.monotonic() + 60
+        while common.running(component) in (None, before):
+            if time.monotonic() > end:
+                raise SimulatedError(f"couldn't upgrade control plane: {component} did not come up")
+            time.sleep(0.2)
+    wait("API server", f"https://{address}:6443/livez")
+
+
+def upgrade_kubelet_config(config: dict[str, Any]) -> None:
+    content = {**config["KubeletConfiguration"], "staticPodPath": str(MANIFESTS)}
+    common.write(common.KUBELET / "config.yaml", yaml.safe_dump(content), 0o644)
+
+
+def upgrade_addons(client: common.Client, target: str) -> None:
+    """CoreDNS and kube-proxy follow when no control plane is older any more."""
+    end = time.monotonic() + 20
+    own = own_node()["name"]
+    while planes_of(client).get(own) != target and time.monotonic() < end:
+        time.sleep(0.2)
+    older = sorted(name for name, version in planes_of(client).items() if version != target)
+    if older:
+        say_phase(
+            "upgrade/addon",
+            f"Skipping upgrade of addons because control plane instances {older} have not been upgraded",
+        )
+        return
+    client.call("set_addons", version=target)
+    say_phase("upgrade/addon", f"upgraded to {target}")
+
+
+def upgrade(argv: list[str]) -> None:
+    """kubeadm upgrade."""
+    command, rest = argv[:1], argv[1:]
+    given, words = options(rest, (), ("--yes",))
+    if command == ["node"] and not words and not given:
+        upgrade_node()
+        return
+    if command not in (["plan"], ["apply"]) or len(words) != 1 or not re.fullmatch(r"v1(\.[0-9]+){2}", words[0]):
+        raise SimulatedError(
+            f"stand-in: upgrade {argv} is not simulated, or names no version, so that kubeadm would ask the internet"
+        )
+    target = words[0]
+    client = common.Client(KUBERNETES / "admin.conf")
+    upgrade_preflight(client)
+    cluster = client.call("fetch_config")["ClusterConfiguration"]["kubernetesVersion"]
+    if command == ["plan"]:
+        say_phase("upgrade/versions", f"Target version: {target}")
+        common.say(
+            f"You can now apply the upgrade by executing the following command:\n\n\tkubeadm upgrade apply {target}\n"
+        )
+        common.say("API GROUP                 CURRENT VERSION   PREFERRED VERSION   MANUAL UPGRADE REQUIRED")
+        common.say("kubelet.config.k8s.io     v1beta1           v1beta1             no")
+        return
+    if "--yes" not in given:
+        raise SimulatedError("stand-in: nobody answers the question whether to go on: wanted --yes")
+    errors = version_errors(target, cluster, nodes_of(client))
+    if errors:
+        lines = "\n\t- ".join(errors)
+        raise SimulatedError(
+            f"[upgrade/version] FATAL: the --version argument is invalid due to these fatal errors:\n\n\t- {lines}"
+        )
+    upgrade_static_pods(client, target)
+    die_if_asked("upgrade-apply")
+    client.call("set_version", version=target)
+    upgrade_kubelet_config(client.call("fetch_config"))
+    upgrade_addons(client, target)
+    say_phase("upgrade", f"SUCCESS! A control plane node of your cluster was upgraded to {target!r}. (stand-in)")
+
+
+def upgrade_node() -> None:
+    """kubeadm upgrade node: a further control plane, or a worker with the node's own credentials."""
+    plane = (MANIFESTS / "kube-apiserver.yaml").exists()
+    client = common.Client(KUBERNETES / ("admin.conf" if plane else "kubelet.conf"))
+    config = client.call("fetch_config", name=own_node()["name"])
+    target = config["ClusterConfiguration"]["kubernetesVersion"]
+    if target != f"v{common.VERSION}":
+        raise SimulatedError(
+            f"this is kubeadm {common.VERSION}, the cluster's version is {target}: apply comes before node"
+        )
+    if plane:
+        upgrade_preflight(client)
+        upgrade_static_pods(client, target)
+    die_if_asked("upgrade-node")
+    upgrade_kubelet_config(config)
+    if plane:
+        upgrade_addons(client, target)
+    say_phase("upgrade", "The configuration for this node was successfully updated! (stand-in)")
+
+
+def certs(argv: list[str]) -> None:
+    """kubeadm certs."""
+    if argv != ["renew", "all"]:
+        raise SimulatedError(f"stand-in: certs {argv} is not simulated")
+    if not (MANIFESTS / "kube-apiserver.yaml").exists():
+        raise SimulatedError("stand-in: no control plane")
+    cluster = common.Client(KUBERNETES / "admin.conf").call("fetch_config")["ClusterConfiguration"]
+    make_certificates(cluster, own_node()["name"], own_address())
+    die_if_asked("certs-renew")
+    common.say(
+        "Done renewing certificates. You must restart the kube-apiserver, kube-controller-manager, kube-scheduler "
+        "and etcd"
+    )
 
 
 def token(argv: list[str]) -> None:
@@ -472,7 +674,15 @@ def config(argv: list[str]) -> None:
 
 def main(argv: list[str]) -> None:
     """Choose the command."""
-    commands = {"init": initialise, "join": join, "reset": reset, "token": token, "config": config}
+    commands = {
+        "init": initialise,
+        "join": join,
+        "reset": reset,
+        "token": token,
+        "config": config,
+        "upgrade": upgrade,
+        "certs": certs,
+    }
     if argv[:1] == ["version"]:
         common.say(f"v{common.VERSION}")
     elif argv[:1] and argv[0] in commands:
@@ -482,4 +692,5 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
+    common.Client.patience = 20
     common.main(main)

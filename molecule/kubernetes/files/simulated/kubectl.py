@@ -9,7 +9,16 @@ from pathlib import Path
 import common
 from common import SimulatedError
 
-VALUED = ("--kubeconfig", "--namespace", "--output", "--request-timeout", "--timeout", "--raw")
+VALUED = (
+    "--kubeconfig",
+    "--namespace",
+    "--output",
+    "--request-timeout",
+    "--timeout",
+    "--raw",
+    "--server",
+    "--selector",
+)
 SWITCHES = ("--ignore-not-found", "--ignore-daemonsets", "--delete-emptydir-data")
 
 
@@ -31,13 +40,24 @@ def main(argv: list[str]) -> None:
     if "--kubeconfig" not in given:
         raise SimulatedError("stand-in: wanted --kubeconfig")
     client = common.Client(Path(given["--kubeconfig"]))
+    client.server = given.get("--server", client.server)
+    json_wanted = given.get("--output") == "json"
+    in_system = given.get("--namespace") == "kube-system"
     if words == ["get"] and "--raw" in given:
         print(client.raw(given["--raw"]), end="")
     elif words[:2] == ["get", "node"] and len(words) == 3:
         print(json.dumps(client.call("get_node", name=words[2])))
+    elif words == ["get", "nodes"] and json_wanted:
+        print(json.dumps({"items": [client.call("get_node", name=name) for name in client.call("list_nodes")]}))
+    elif words == ["get", "pods"] and json_wanted and in_system and given.get("--selector") == "tier=control-plane":
+        print(json.dumps({"items": client.call("list_pods")}))
+    elif words == ["get", "configmap", "kubeadm-config"] and json_wanted and in_system:
+        print(json.dumps({"data": {"ClusterConfiguration": client.call("get_configuration")}}))
+    elif words[:1] == ["uncordon"] and len(words) == 2:
+        client.call("uncordon", name=words[1])
     elif words == ["get", "nodes"]:
         print("\n".join(client.call("list_nodes")))
-    elif words == ["get", "certificatesigningrequests"] and given.get("--output") == "json":
+    elif words == ["get", "certificatesigningrequests"] and json_wanted:
         print(json.dumps({"items": client.call("list_requests")}))
     elif words[:2] == ["certificate", "approve"] and len(words) == 3:
         client.call("approve", identity=words[2])
@@ -47,7 +67,7 @@ def main(argv: list[str]) -> None:
         client.call("drain", name=words[1])
     elif words[:2] == ["delete", "node"] and len(words) == 3:
         client.call("delete_node", name=words[2])
-    elif words == ["delete", "secret", "kubeadm-certs"] and given.get("--namespace") == "kube-system":
+    elif words == ["delete", "secret", "kubeadm-certs"] and in_system:
         if not client.call("delete_certs") and "--ignore-not-found" not in given:
             raise SimulatedError('Error from server (NotFound): secrets "kubeadm-certs" not found')
     else:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import http.server
 import json
 import re
+import secrets
 import ssl
 import subprocess
 import sys
@@ -71,13 +72,71 @@ def check_host(config: dict[str, Any]) -> None:
         raise SimulatedError(f"stand-in: CoreDNS would ask itself: {resolver} has {servers}")
 
 
+HEALTH = {"kube-controller-manager": 10257, "kube-scheduler": 10259}
+
+
+class Components:
+    """The static Pods of a control plane: each reads its manifest and its certificates when it starts."""
+
+    def __init__(self) -> None:
+        self.servers: dict[str, list[api.Server]] = {}
+        self.images: dict[str, str] = {}
+
+    def turn(self) -> None:
+        """Start what has a new manifest, what was stopped, and what this kubelet does not play yet; etcd first."""
+        for component in ("etcd", "kube-apiserver", *HEALTH):
+            manifest = common.MANIFESTS / f"{component}.yaml"
+            wanted = common.digest(manifest) if manifest.is_file() and common.STATE.is_file() else None
+            found = common.running(component)
+            stopped = found is None or found[1] != wanted
+            if component in self.servers and stopped:
+                for server in self.servers.pop(component):
+                    server.shutdown()
+                    server.server_close()
+                (common.CONTAINERS / component).unlink(missing_ok=True)
+            if wanted is not None and component not in self.servers:
+                self.start(component, manifest, wanted, None if stopped else found)
+
+    def start(self, component: str, manifest: Path, digest: str, found: tuple[str, str] | None) -> None:
+        check_manifest(manifest)
+        if component == "kube-apiserver":
+            servers = [api.serve()]
+        elif component == "etcd":
+            if "kube-apiserver" in self.servers:
+                # It asks etcd again.
+                api.Handler.cluster = api.Cluster()
+            servers = [
+                api.listen(2379, api.EtcdHandler, "etcd/server", "etcd/ca"),
+                api.listen(2380, api.EtcdHandler, "etcd/peer", "etcd/ca"),
+            ]
+        else:
+            servers = [api.listen(HEALTH[component], Health, "apiserver", None, "127.0.0.1")]
+        self.servers[component] = servers
+        # A container outlives the kubelet that started it.
+        name = found[0] if found else secrets.token_hex(8)
+        image = common.image_of(yaml.safe_load(manifest.read_text(encoding="utf-8")))
+        common.write(common.CONTAINERS / component, f"{name} {digest}\n")
+        self.images[component] = image
+
+    def pods(self) -> list[dict[str, str]]:
+        """What the API is told of them."""
+        return [
+            {"component": component, "image": image, "version": image.rpartition(":")[2]}
+            for component, image in sorted(self.images.items())
+            if component in self.servers
+        ]
+
+
 def check_manifest(path: Path) -> None:
     """Look whether the API server would find every file that it is told, through its mounts."""
     spec = yaml.safe_load(path.read_text(encoding="utf-8"))["spec"]
     mounts = {volume["hostPath"]["path"] for volume in spec["volumes"]} | {str(common.PKI)}
+    component = spec["containers"][0]["command"][0]
     for argument in spec["containers"][0]["command"][1:]:
         name, __, value = argument.removeprefix("--").partition("=")
         if not value.startswith("/"):
+            continue
+        if component != "kube-apiserver":
             continue
         if not any(value.startswith(f"{mount}/") for mount in mounts):
             raise SimulatedError(f"kube-apiserver --{name}: {value} is in no volume")
@@ -111,18 +170,20 @@ def bootstrap() -> None:
 
 def node_document(registration: dict[str, Any]) -> dict[str, Any]:
     """What the API is told of this node."""
+    own = {"node-role.kubernetes.io/control-plane": ""} if (common.MANIFESTS / "kube-apiserver.yaml").exists() else {}
+    ready = "False" if (common.FAULTS / "not-ready").exists() else "True"
     arguments = {item["name"]: item["value"] for item in registration["kubeletExtraArgs"]}
     labels = dict(pair.split("=", 1) for pair in arguments.get("node-labels", "").split(",") if pair)
     return {
         "metadata": {
             "name": registration["name"],
-            "labels": {"kubernetes.io/hostname": registration["name"], **labels},
+            "labels": {"kubernetes.io/hostname": registration["name"], **own, **labels},
         },
         "spec": {"taints": registration["taints"]},
         "status": {
             "nodeInfo": {"kubeletVersion": f"v{common.VERSION}"},
             "addresses": [{"type": "InternalIP", "address": arguments["node-ip"]}],
-            "conditions": [{"type": "Ready", "status": "False", "reason": "stand-in: no network"}],
+            "conditions": [{"type": "Ready", "status": ready, "reason": "stand-in: nothing runs"}],
         },
     }
 
@@ -151,23 +212,20 @@ class Kubelet:
         check_host(self.config)
         self.registration = json.loads((common.KUBELET / "registration.json").read_text(encoding="utf-8"))
         self.name = self.registration["name"]
-        self.api: api.Server | None = None
+        self.components = Components()
         self.asked: str | None = None
         self.key = ""
         self.serving = False
 
     def turn(self) -> None:
         """Do what is to be done now."""
-        manifest = common.MANIFESTS / "kube-apiserver.yaml"
-        if self.api is None and manifest.is_file() and common.STATE.is_file():
-            check_manifest(manifest)
-            self.api = api.serve()
+        self.components.turn()
         if not (KUBERNETES / "kubelet.conf").exists():
             if (KUBERNETES / "bootstrap-kubelet.conf").exists():
                 bootstrap()
             return
         client = common.Client(KUBERNETES / "kubelet.conf")
-        client.call("register", name=self.name, node=node_document(self.registration))
+        client.call("register", name=self.name, node=node_document(self.registration), pods=self.components.pods())
         if not self.serving:
             self.serve(client)
 
@@ -197,7 +255,7 @@ def main(argv: list[str]) -> None:
             kubelet.turn()
         except SimulatedError as fault:
             common.say(f"E {fault}")
-        time.sleep(0.3)
+        time.sleep(0.5)
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ from ansible.vars.manager import VariableManager
 from jsonschema import Draft202012Validator
 
 from ansible_collections.gpufleet.metal.plugins.action.fleet_plan import ActionModule
+from ansible_collections.gpufleet.metal.plugins.module_utils._bundle import needs, variables
 from ansible_collections.gpufleet.metal.plugins.module_utils._plan.cluster import DOCKER_POOLS
 from ansible_collections.gpufleet.metal.tests.unit.plugins.module_utils._plan.fleets import TINY_CONFIG
 
@@ -90,7 +91,7 @@ def test_plan(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 URL = re.compile(r"https?://([^/\s\"']+)")
-MIRROR = "mirror.vault.example"
+SERVER = "bundle.vault.example"
 #: Which group each role that fetches something is applied to, as the stage playbooks do.
 GROUPS = {
     "docker": "gpu_nodes",
@@ -142,16 +143,49 @@ def test_every_role_that_fetches_something_is_looked_at() -> None:
         for role in roles
         if any(isinstance(value, str) and ("://" in value or value == "vendor") for value in role_values(role).values())
     }
-    # Completions and readiness are asked for inside the fleet.
-    assert fetch - {"verify", "vllm"} == set(GROUPS)
+    # Completions, readiness and etcd are asked for inside the fleet.
+    assert fetch - {"kubernetes_backup", "verify", "vllm"} == set(GROUPS)
+
+
+def bundle_of(name: str, plan: dict[str, Any]) -> dict[str, Any]:
+    """Return the variables that a bundle of an inventory would be used with; its needs have no finding."""
+    loader, inventory, manager = variables_of(name)
+    hostvars = HostVars(inventory=inventory, variable_manager=manager, loader=loader)
+    everywhere = hostvars[next(iter(plan["hosts"]))]
+    options = {
+        option: everywhere.get(f"bundle_{option}") for option in needs.OPTIONS if f"bundle_{option}" in everywhere
+    }
+    folder = ROOT / "roles" / "nvidia_driver" / "vars"
+    rows = {
+        "debian": [
+            *loader.load_from_file(str(folder / "main.yml"))["__nvidia_driver_common_rows"],
+            *loader.load_from_file(str(folder / "debian.yml"))["__nvidia_driver_rows"],
+        ]
+    }
+    builders = {"b": {"distribution": "Debian", "version": "12", "release": "bookworm", "machine": "x86_64"}}
+    settings = needs.settings_of(hostvars, plan["hosts"])
+    found = needs.needs(plan, settings, {**options, "signed": True}, builders, rows)
+    assert found["findings"] == []
+    document = {
+        **found,
+        "systems": {"debian12": "amd64"},
+        "repositories": found["systems"]["b"]["repositories"],
+        "key_sha256": "1" * 64,
+    }
+    return variables.bundle_variables(document, f"http://{SERVER}", f"{SERVER}:443", "PEM")
 
 
 def test_the_air_gapped_fleet_fetches_nothing_from_outside(tmp_path: Path) -> None:
-    """With its variables no repository is the vendor's, and no address leads out."""
+    """With the variables of its bundle no repository is the vendor's, and every address is the bundle's server's."""
     assert not plan_of("airgapped", tmp_path).get("failed")
     text = (tmp_path / "plan.json").read_text(encoding="utf-8")
-    assert set(URL.findall(text)) == {MIRROR}
+    assert set(URL.findall(text)) == set()
     plan = json.loads(text)
+    given_to_all = bundle_of("airgapped", plan)
+    digest = f"sha256:{'0' * 64}"
+    assert given_to_all["vllm_image"] == {
+        "reference": f"{SERVER}:443/docker.io/vllm/vllm-openai:v0.32.0@{digest}",
+    }
     _loader, inventory, manager = variables_of("airgapped")
     seen = set()
     for role, group in GROUPS.items():
@@ -162,15 +196,16 @@ def test_the_air_gapped_fleet_fetches_nothing_from_outside(tmp_path: Path) -> No
                 "ansible_facts": FACTS,
                 "__nvidia_driver_key_file": "3BF863CC.pub",
                 "__nvidia_driver_state": {"system": {"directory": "debian12/x86_64"}},
-                # What playbooks/driver.yml hands over.
+                # What playbooks/driver.yml hands over, and what goes before it: extra variables.
                 **({"nvidia_driver_repository": driver["repository"]} if driver else {}),
+                **given_to_all,
             }
             for name, value in fetched_from(role, given).items():
                 if name in UNUSED:
                     assert UNUSED[name](given, plan), name
                     continue
                 assert value != "vendor", f"{host}: {name}"
-                assert set(URL.findall(value)) <= {MIRROR}, f"{host}: {name} is {value}"
+                assert set(URL.findall(value)) <= {SERVER}, f"{host}: {name} is {value}"
                 seen |= set(URL.findall(value)) and {name}
     assert {"__docker_toolkit_base_url", "__docker_base_url", "__nvidia_driver_url", "__nvidia_driver_key_url"} <= seen
 

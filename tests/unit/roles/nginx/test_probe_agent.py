@@ -591,6 +591,24 @@ def test_a_drain_that_makes_no_sense_is_refused(
     assert include(home).count(" down;") == 2
 
 
+def test_a_peer_that_does_not_answer_takes_nobodys_place(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Such as an engine that only runs while requests wait: drained is not the last that could, but that does."""
+    settings = configuration(home)
+    states = agent.load_states(settings)
+    asleep = next(peer for peer in settings.peers if peer.name == "gpu-1/alpha-0")
+    states[asleep.key].healthy = False
+    settings.state_directory.mkdir(exist_ok=True)
+    agent.save_states(settings, states)
+    assert run(home, "drain", "gpu-2") == 1
+    assert capsys.readouterr().err == (
+        "gpufleet-probe drain: gpu-2 is the last of alpha that answers: every request for it would fail. "
+        "Start another one, or use --force to take it out all the same\n"
+    )
+    assert run(home, "drain", "gpu-1") == 0
+    assert run(home, "undrain", "gpu-1") == 0
+    assert run(home, "drain", "gpu-2", "--force") == 0
+
+
 def test_a_drain_that_nginx_does_not_take_is_forgotten(home: Path) -> None:
     (home / "nginx.conf").write_text("broken")
     assert run(home, "drain", "gpu-1") == 1

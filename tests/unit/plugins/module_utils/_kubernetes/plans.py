@@ -5,9 +5,12 @@ from __future__ import annotations
 
 import copy
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 from ansible_collections.gpufleet.metal.plugins.module_utils._kubernetes.cluster import kubernetes_objects
+from ansible_collections.gpufleet.metal.plugins.module_utils._plan.autoscaling import plan_autoscaling
+from ansible_collections.gpufleet.metal.plugins.module_utils._plan.schema import Autoscaling, Engine
 
 ROOT = Path(__file__).parents[5]
 PROBE = (ROOT / "roles" / "vllm" / "files" / "engine_probe.py").read_text(encoding="utf-8")
@@ -86,7 +89,26 @@ def plan(hosts: int = 2, instances: int = 2, gpus: int = 2) -> dict[str, Any]:
         flows += [{**flow, "port": item["port"]} for item in mine]
         flows.append({**flow, "port": 22, "source": "management", "forwarded": False})
         flows.append({**flow, "port": None, "protocol": "ip", "source": "pods"})
-    return copy.deepcopy({"kubernetes": {"namespace": "gpufleet-serving"}, "hosts": parts, "flows": flows})
+    return copy.deepcopy(
+        {
+            "kubernetes": {"namespace": "gpufleet-serving", "autoscaler_namespace": "keda"},
+            "models": {"llama-3.3-70b-instruct": {"autoscaling": None}},
+            "hosts": parts,
+            "flows": flows,
+        }
+    )
+
+
+def autoscaled(made: dict[str, Any], concurrency: int = 8, minimum: int = 1, **changes: Any) -> dict[str, Any]:
+    """Return a plan in which so many engines always run and the others while requests wait, by the plan's own rule."""
+    instances = [{**item, "host": host} for host, part in made["hosts"].items() for item in part.get("instances", ())]
+    wanted = Autoscaling(minimum, **{"waiting_requests": 4, **changes})
+    model = SimpleNamespace(name="llama-3.3-70b-instruct", autoscaling=wanted, concurrency=concurrency, replicas=None)
+    findings: list[Any] = []
+    scaled = plan_autoscaling(SimpleNamespace(models=[model], cluster=True), Engine(None), instances, findings)
+    assert not findings
+    made["models"] = {name: {"autoscaling": found} for name, found in scaled.items()}
+    return made
 
 
 def rendered(made: dict[str, Any] | None = None, **options: Any) -> list[dict[str, Any]]:

@@ -22,7 +22,12 @@ from ansible_collections.gpufleet.metal.plugins.module_utils._errors import Flee
 from ansible_collections.gpufleet.metal.plugins.module_utils._kubernetes import api as apis
 from ansible_collections.gpufleet.metal.plugins.module_utils._kubernetes import apply
 from ansible_collections.gpufleet.metal.plugins.modules import kubernetes_apply, kubernetes_rollout_info
-from ansible_collections.gpufleet.metal.tests.unit.plugins.module_utils._kubernetes.plans import of_kind, plan, rendered
+from ansible_collections.gpufleet.metal.tests.unit.plugins.module_utils._kubernetes.plans import (
+    autoscaled,
+    of_kind,
+    plan,
+    rendered,
+)
 
 ROOT = Path(__file__).parents[5]
 SELECTOR = "app.kubernetes.io/managed-by=gpufleet.metal"
@@ -44,6 +49,8 @@ simulated = _load()
 
 
 def _validate(item: dict[str, Any]) -> None:
+    if item["apiVersion"] == "keda.sh/v1alpha1":
+        return
     try:
         kubernetes_validate.validate(item, "1.36", strict=True)
     except kubernetes_validate.ValidationError as fault:
@@ -231,6 +238,138 @@ def test_deployments_are_stopped_and_started_without_another_pod(cluster: Cluste
     assert not cluster.apply([engine], replicas=0)["changed"]
     assert [change["restarts"] for change in cluster.apply(objects)["changes"]] == [False]
     assert len(cluster.rollout(objects=[engine])["workloads"][0]["pods"]) == 1
+
+
+# ------------------------------------------------------------------------------------------- somebody else's count
+
+
+def _elastic(objects: list[dict[str, Any]]) -> dict[str, Any]:
+    return next(item for item in of_kind(objects, "Deployment") if "replicas" not in item["spec"])
+
+
+def _count(cluster: Cluster, item: dict[str, Any]) -> int:
+    return int(cluster.store.objects[f"Deployment/gpufleet-serving/{item['metadata']['name']}"]["spec"]["replicas"])
+
+
+def _scale(cluster: Cluster, item: dict[str, Any], count: int) -> None:
+    cluster.store.faults["scaled"] = {item["metadata"]["name"]: count}
+    cluster.rollout(objects=[item])
+    del cluster.store.faults["scaled"]
+
+
+def test_an_elastic_engine_is_created_with_no_pod_and_then_its_count_is_left_alone(cluster: Cluster) -> None:
+    objects = rendered(autoscaled(plan(hosts=1)))
+    item = _elastic(objects)
+    made = cluster.apply(objects)
+    assert {"action": "created", "restarts": False}.items() <= made["changes"][-2].items()
+    assert _count(cluster, item) == 0
+    for count in (1, 0, 1):
+        assert not cluster.apply(objects)["changed"]
+        _scale(cluster, item, count)
+        assert not cluster.apply(objects)["changed"]
+        assert _count(cluster, item) == count
+    # With another pod as well: the count is not the list's to say.
+    item["spec"]["template"]["spec"]["containers"][0]["args"].append("--enforce-eager")
+    assert [change["restarts"] for change in cluster.apply(objects)["changes"]] == [True]
+    assert _count(cluster, item) == 1
+
+
+def test_an_engine_that_ran_goes_on_when_its_count_becomes_somebody_elses(cluster: Cluster) -> None:
+    """Whoever stops naming a field that nobody else owns gets its default."""
+    cluster.apply(rendered(plan(hosts=1)))
+    objects = rendered(autoscaled(plan(hosts=1)))
+    item = _elastic(objects)
+    found = cluster.apply(objects)
+    assert [(change["kind"], change["action"], change["restarts"]) for change in found["changes"]] == [
+        ("NetworkPolicy", "created", False),
+        ("Deployment", "changed", False),
+        ("Service", "created", False),
+        ("Service", "created", False),
+        ("ScaledObject", "created", False),
+    ]
+    assert _count(cluster, item) == 1
+    _scale(cluster, item, 0)
+    assert not cluster.apply(objects)["changed"]
+    # And back: then it always runs.
+    assert [change["restarts"] for change in cluster.apply(rendered(plan(hosts=1)))["changes"]] == [False]
+    assert _count(cluster, item) == 1
+
+
+@pytest.mark.parametrize("calls", [1, 2, 3])
+def test_a_count_that_is_left_survives_a_run_that_is_killed(
+    cluster: Cluster, calls: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    objects = rendered(autoscaled(plan(hosts=1)))
+    item = _elastic(objects)
+    cluster.apply([other for other in objects if other["kind"] not in ("Deployment", "ScaledObject")])
+    left = [calls]
+    apply_once = apis.Api.apply
+
+    def killed(self: Any, item: Any, manager: str, dry_run: bool = False) -> Any:
+        if not dry_run:
+            left[0] -= 1
+            if left[0] < 0:
+                raise KeyboardInterrupt
+        return apply_once(self, item, manager, dry_run)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(apis.Api, "apply", killed)
+        with pytest.raises(KeyboardInterrupt):
+            cluster.apply([item, *(other for other in objects if other is not item)])
+    assert _count(cluster, item) == 0
+    cluster.apply(objects)
+    assert _count(cluster, item) == 0
+    _scale(cluster, item, 1)
+    assert not cluster.apply(objects)["changed"]
+
+
+def test_an_elastic_engine_is_stopped_with_what_scales_it(cluster: Cluster) -> None:
+    objects = rendered(autoscaled(plan(hosts=1)))
+    item = _elastic(objects)
+    cluster.apply(objects)
+    _scale(cluster, item, 1)
+    engines = [each for each in objects if each["kind"] in ("Deployment", "ScaledObject")]
+    stopped = cluster.apply(engines, replicas=0)
+    assert [change["kind"] for change in stopped["changes"]] == ["ScaledObject", "Deployment", "Deployment"]
+    scaled = cluster.store.objects[f"ScaledObject/gpufleet-serving/{item['metadata']['name']}"]
+    assert scaled["metadata"]["annotations"] == {"autoscaling.keda.sh/paused": "true"}
+    assert _count(cluster, item) == 0
+    again = cluster.apply(objects)
+    assert {change["kind"] for change in again["changes"]} == {"Deployment", "ScaledObject"}
+    scaled = cluster.store.objects[f"ScaledObject/gpufleet-serving/{item['metadata']['name']}"]
+    assert not scaled["metadata"].get("annotations")
+    assert _count(cluster, item) == 0
+    assert not cluster.apply(objects)["changed"]
+
+
+def test_a_cluster_without_keda_is_told_before_anything_is_changed(cluster: Cluster) -> None:
+    cluster.store.faults["lacking"] = ["keda.sh/v1alpha1"]
+    objects = rendered(autoscaled(plan(hosts=1)))
+    name = _elastic(objects)["metadata"]["name"]
+    message = (
+        rf"^the cluster has no kind ScaledObject \(keda\.sh/v1alpha1\), which {name} need: wanted KEDA 2\.20\.1 or "
+        r"newer in it \(docs/kubernetes\.md says how\)\. Nothing was changed$"
+    )
+    for check_mode in (True, False):
+        with pytest.raises(FleetError, match=message):
+            cluster.apply(objects, check_mode=check_mode)
+    assert not any(call.startswith("PATCH") for call in cluster.store.calls)
+    # Of what it does not know there is nothing to remove.
+    cluster.apply(rendered(plan(hosts=1)), prune_selector=SELECTOR, prune_kinds=["keda.sh/v1alpha1 ScaledObject"])
+
+
+def test_a_rollout_tells_which_elastic_engines_run(cluster: Cluster) -> None:
+    objects = rendered(autoscaled(plan(hosts=1)))
+    item = _elastic(objects)
+    cluster.apply(objects)
+    (asleep,) = cluster.rollout(objects=[item])["workloads"]
+    assert (asleep["ready"], asleep["pods"]) == (False, [])
+    _scale(cluster, item, 1)
+    (awake,) = cluster.rollout(objects=[item])["workloads"]
+    assert (awake["ready"], len(awake["pods"])) == (True, 1)
+    cluster.store.faults["unready"] = [f"Deployment/{item['metadata']['name']}"]
+    with pytest.raises(FleetError, match="1 of 1 pods are of this version, 0 are ready"):
+        cluster.rollout(objects=[item])
 
 
 def test_a_rollout_tells_what_runs(cluster: Cluster) -> None:

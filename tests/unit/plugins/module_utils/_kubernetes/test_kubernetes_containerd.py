@@ -87,3 +87,65 @@ def test_a_version_that_will_do(found: str, kubernetes: str) -> None:
 def test_what_is_no_version() -> None:
     with pytest.raises(InvalidInputError, match=r"^containerd's version is 'unknown', wanted one such as 1\.7\.24$"):
         containerd.version_of("unknown")
+
+
+def test_a_registry_is_found_at_a_mirror_with_its_authority() -> None:
+    mirror = {
+        "registry": "registry.k8s.io",
+        "url": "https://m.example:8443/v2/registry.k8s.io",
+        "ca_certificate": "PEM\n",
+    }
+    assert containerd.registry_files([mirror]) == [
+        {"dest": "/etc/containerd", "state": "directory"},
+        {"dest": "/etc/containerd/certs.d", "state": "directory"},
+        {"dest": "/etc/containerd/certs.d/registry.k8s.io", "state": "directory"},
+        {"dest": "/etc/containerd/certs.d/registry.k8s.io/ca.crt", "content": "PEM\n"},
+        {
+            "dest": "/etc/containerd/certs.d/registry.k8s.io/hosts.toml",
+            "content": (
+                "# SPDX-License-Identifier: Apache-2.0\n"
+                "# Managed by Ansible (gpufleet.metal.kubernetes).\n"
+                'server = "https://m.example:8443/v2/registry.k8s.io"\n\n'
+                '[host."https://m.example:8443/v2/registry.k8s.io"]\n'
+                '  capabilities = ["pull", "resolve"]\n'
+                '  ca = "/etc/containerd/certs.d/registry.k8s.io/ca.crt"\n'
+                "  override_path = true\n"
+            ),
+        },
+    ]
+
+
+def test_a_login_is_for_root_alone_and_shown_to_nobody() -> None:
+    entry = {"registry": "r.example:5000", "url": "https://r.example:5000", "username": "pull", "password": "s3cret"}
+    file = containerd.registry_files([entry])[-1]
+    assert (file["mode"], file["sensitive"]) == ("0600", True)
+    assert file["content"].endswith(
+        '\n[host."https://r.example:5000".header]\n  Authorization = "Basic cHVsbDpzM2NyZXQ="\n'
+    )
+    assert "override_path" not in file["content"]
+    assert tomllib.loads(file["content"])["server"] == "https://r.example:5000"
+
+
+@pytest.mark.parametrize(
+    ("entries", "message"),
+    [
+        (
+            [{"registry": "a/b", "url": "https://x"}],
+            "[0].registry is 'a/b', wanted host or host:port, as in the name of an image",
+        ),
+        ([{"registry": "a", "url": "https://x"}] * 2, "[1].registry is 'a', wanted each registry once"),
+        ([{"registry": "a", "url": "x"}], "[0].url is 'x', wanted http:// or https://, a host, and perhaps a path"),
+        (
+            [{"registry": "a", "url": "https://x", "username": "u"}],
+            "[0] has a login that is not whole, wanted username without a colon, and password",
+        ),
+        (
+            [{"registry": "a", "url": "http://x", "username": "u", "password": "p"}],
+            "[0].url is 'http://x', wanted https:// where there is a login",
+        ),
+    ],
+)
+def test_a_registry_that_cannot_be_is_named(entries: list[dict[str, str]], message: str) -> None:
+    with pytest.raises(InvalidInputError) as caught:
+        containerd.registry_files(entries)
+    assert str(caught.value) == f"kubernetes_registries{message}"

@@ -293,6 +293,7 @@ WANTED: dict[str, Any] = {
     "token_id": None,
     "approve": False,
     "deadline_seconds": 0,
+    "patience_seconds": 0,
     "drain_seconds": 60,
 }
 
@@ -431,6 +432,99 @@ def test_draining_and_deleting(programs: Programs, plane: hosts.Offer) -> None:
     answer = (1, "", 'Error from server (NotFound): nodes "gpu-1" not found')
     programs.answers["kubectl --kubeconfig /etc/kubernetes/admin.conf --request-timeout=20s get node"] = answer
     assert offer(plane, {**WANTED, "state": "removed"}, check_mode=False)["changed"] is False
+
+
+KUBECTL = "kubectl --kubeconfig /etc/kubernetes/admin.conf --request-timeout=20s"
+
+
+def node(ready: str, **spec: Any) -> str:
+    return json.dumps({"spec": spec, "status": {"conditions": [{"type": "Ready", "status": ready}]}})
+
+
+def test_a_node_takes_pods_again(programs: Programs, plane: hosts.Offer) -> None:
+    programs.answers[f"{KUBECTL} get node"] = (0, node("True", unschedulable=True), "")
+    assert offer(plane, {**WANTED, "state": "uncordoned"}, check_mode=False)["done"] == ["uncordoned gpu-1"]
+    programs.answers[f"{KUBECTL} get node"] = (0, node("True"), "")
+    assert not offer(plane, {**WANTED, "state": "uncordoned"}, check_mode=False)["changed"]
+
+
+class Etcd:
+    """In place of etcd."""
+
+    def __init__(self, names: list[str]) -> None:
+        self.names = names
+
+    def remove(self, name: str) -> bool:
+        return name in self.names
+
+
+def test_a_lost_host_is_forgotten(programs: Programs, plane: hosts.Offer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hosts.members, "client_context", lambda __: None)
+    monkeypatch.setattr(hosts.members, "Members", lambda __: Etcd(["gpu-1"]))
+    wanted = {**WANTED, "state": "forgotten"}
+    programs.answers[f"{KUBECTL} get node"] = (0, node("True"), "")
+    with pytest.raises(FleetError, match=r"^the node gpu-1 is ready: its host is not lost, so take it out with reset_"):
+        offer(plane, wanted, check_mode=False)
+    assert "delete node" not in programs.calls[-1]
+    programs.answers[f"{KUBECTL} get node"] = (0, node("Unknown"), "")
+    assert offer(plane, wanted, check_mode=False)["done"] == ["removed the etcd member gpu-1", "deleted gpu-1"]
+    # A worker, and one that is gone already.
+    monkeypatch.setattr(hosts.members, "Members", lambda __: Etcd([]))
+    assert offer(plane, wanted, check_mode=False)["done"] == ["deleted gpu-1"]
+    programs.answers[f"{KUBECTL} get node"] = (1, "", 'Error from server (NotFound): nodes "gpu-1" not found')
+    assert not offer(plane, wanted, check_mode=False)["changed"]
+    programs.answers[f"{KUBECTL} get node"] = (1, "", "no route to host")
+    with pytest.raises(FleetError, match=r"^kubectl get node ended with exit status 1: no route to host$"):
+        offer(plane, wanted, check_mode=False)
+
+
+def test_what_was_renewed_is_signed_when_the_plan_has_it(
+    programs: Programs, plane: hosts.Offer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple[str, list[str]]] = []
+
+    def judge(spec: Any, name: str, addresses: list[str]) -> list[str]:
+        asked.append((name, addresses))
+        return ["it asks for cp-1"] if name == "gpu-2" else []
+
+    monkeypatch.setattr(hosts.certificates, "request_faults", judge)
+    items = [("a", "gpu-1", False), ("b", "gpu-2", False), ("c", "gpu-9", False), ("d", "gpu-3", True)]
+    programs.answers[f"{KUBECTL} get certificatesigningrequests"] = (0, requests(*items), "")
+    nodes = {"gpu-1": ["192.0.2.11"], "gpu-2": ["192.0.2.12"], "gpu-3": ["192.0.2.13"]}
+    with pytest.raises(FleetError) as caught:
+        offer(plane, {**WANTED, "state": "signed", "nodes": nodes}, check_mode=False)
+    assert str(caught.value) == (
+        "the request b of gpu-2 is not signed: it asks for cp-1; the request c of gpu-9 is not signed: the plan has "
+        "no such "
+        "node; signed the serving certificate of gpu-1"
+    )
+    assert asked == [("gpu-1", ["192.0.2.11"]), ("gpu-2", ["192.0.2.12"])]
+    assert [call.split()[-1] for call in programs.calls if "approve" in call] == ["a"]
+
+
+def test_requests_are_signed_until_the_port_shows_a_certificate(
+    programs: Programs, plane: hosts.Offer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hosts.certificates, "request_faults", lambda *__: [])
+    programs.answers[f"{KUBECTL} get certificatesigningrequests"] = (0, requests(("a", "gpu-1", False)), "")
+    wanted = {**WANTED, "state": "served", "addresses": ["192.0.2.11"], "deadline_seconds": 0}
+    monkeypatch.setattr(hosts, "shown_serial", lambda port, address: None)
+    with pytest.raises(FleetError) as caught:
+        offer(plane, wanted, check_mode=False)
+    assert str(caught.value) == (
+        "the kubelet of gpu-1 shows no certificate at 192.0.2.11:10250 after 0 s: see journalctl --unit kubelet there"
+    )
+    monkeypatch.setattr(hosts, "shown_serial", lambda port, address: f"{address}:{port}")
+    assert offer(plane, wanted, check_mode=False)["done"] == ["signed the serving certificate of gpu-1"]
+
+
+@pytest.mark.parametrize("state", ["drained", "removed", "uncordoned", "served", "signed", "forgotten"])
+def test_nothing_is_done_on_a_plane_that_does_not_answer(programs: Programs, plane: hosts.Offer, state: str) -> None:
+    programs.answers["kubectl --kubeconfig /etc/kubernetes/admin.conf get --raw /readyz"] = (1, "", "refused")
+    with pytest.raises(
+        FleetError, match=r"^the API server of this control plane answers refused, wanted ok: nothing was"
+    ):
+        offer(plane, {**WANTED, "state": state}, check_mode=False)
 
 
 def test_a_pod_that_nothing_would_bring_back_is_left_to_a_person(programs: Programs, plane: hosts.Offer) -> None:

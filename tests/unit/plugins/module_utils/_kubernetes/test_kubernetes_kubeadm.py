@@ -319,6 +319,23 @@ def test_differences_name_the_value() -> None:
     ]
 
 
+def test_control_planes_come_and_go() -> None:
+    planes = [{"name": "cp-1", "address": "192.0.2.1"}, {"name": "cp-4", "address": "192.0.2.4"}]
+    before, after = kubeadm.documents(told()), kubeadm.documents(told(control_planes=planes))
+    addresses = [plane["address"] for plane in planes]
+    untouched = kubeadm.documents(told(control_planes=planes))
+    assert kubeadm.differences(before, after, addresses) == []
+    assert after == untouched
+    # A name that the certificate lacks is one.
+    named = kubeadm.documents(told(control_planes=planes, endpoint_names=["api.example.org"]))
+    assert kubeadm.differences(before, named, addresses) == [
+        "ClusterConfiguration.apiServer.certSANs is [], wanted ['api.example.org']"
+    ]
+    later = kubeadm.documents(told(version="1.36.5"))
+    assert kubeadm.differences(before, later, version=False) == []
+    assert kubeadm.differences(before, later) == ["ClusterConfiguration.kubernetesVersion is v1.36.4, wanted v1.36.5"]
+
+
 def test_a_manifest_is_held_against_its_arguments() -> None:
     wanted = kubeadm.cluster_document(told())["scheduler"]["extraArgs"]
     command = ["kube-scheduler", *(f"--{item['name']}={item['value']}" for item in wanted)]

@@ -237,6 +237,14 @@ def test_a_good_control_plane_has_no_fault() -> None:
             {"sysctls": {**INFO["sysctls"], "net.ipv4.ip_forward": "0"}},
             "net.ipv4.ip_forward is 0, wanted 1",
         ),
+        (
+            {"upgrade": {"version": "1.36.4", "schedulable": True, "applying": False}},
+            "an upgrade to 1.36.4 was interrupted: run upgrade_kubernetes again",
+        ),
+        (
+            {"renewing": True},
+            "a renewal of certificates was interrupted: run renew_kubernetes_certificates again",
+        ),
         ({"unfinished": "join"}, "a join was interrupted and not completed: run the stage again"),
         ({"modes": {"/etc/kubernetes/admin.conf": "0644"}}, "/etc/kubernetes/admin.conf has mode 0644, wanted 0600"),
         (

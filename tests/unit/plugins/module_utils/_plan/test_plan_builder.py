@@ -308,6 +308,7 @@ def test_model() -> None:
         "binds": "cpu_kv_cache",
         "binds_because": "fleet_engine.cpu_kv_cache_gib gives every rank 1 GiB of KV cache, whatever is free",
         "reason": "TP 2 as given: 4.0 MiB of 73.3 GiB per GPU; replicas 2 as given",
+        "autoscaling": None,
     }
     assert (memory["kv_cache_tokens"], memory["kv_bytes_per_token"]) == (4194304, 256)
     parts = ("weights", "activations", "runtime", "margin", "kv_cache")

@@ -143,8 +143,8 @@ CASES: list[Any] = [
         fleet(
             "unknown_key",
             "fleet_kubernetes.pod_netwrok",
-            "one of api_server, flannel_backend, host_networks, namespace, pod_network, service_network, version "
-            "(did you mean pod_network?)",
+            "one of api_server, autoscaler_namespace, flannel_backend, host_networks, namespace, pod_network, "
+            "service_network, version (did you mean pod_network?)",
             "correct or remove fleet_kubernetes.pod_netwrok",
         ),
         id="a misspelled key",
@@ -592,6 +592,7 @@ def test_one_control_plane_needs_nothing_said() -> None:
         "service_network": "10.96.0.0/12",
         "flannel_backend": "vxlan",
         "namespace": "gpufleet-serving",
+        "autoscaler_namespace": "keda",
         "control_plane": ["cp-1"],
         "nodes": ["gpu-1", "gpu-2", "worker-1"],
     }

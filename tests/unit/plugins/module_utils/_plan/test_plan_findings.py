@@ -52,7 +52,7 @@ ENGINE_KEYS = (
     "tls"
 )
 MODEL_KEYS = (
-    "arguments, concurrency, config, context_length, files_sha256, known_model, max_output_tokens, "
+    "arguments, autoscaling, concurrency, config, context_length, files_sha256, known_model, max_output_tokens, "
     "minimum_compute_capability, name, quantization, replicas, source, tensor_parallel_size, weights_bytes"
 )
 NAMES = "up to 63 of a-z, 0-9, '.', '_' and '-', the first a letter or a digit"

@@ -24,6 +24,8 @@ def plan(management: list[str]) -> dict[str, Any]:
     """Two GPU nodes and a gateway. The management networks may hold fleet hosts or not."""
     gateways = ["198.51.100.13"]
     return {
+        "models": {},
+        "instances": [],
         "hosts": {
             "gpu-1": host("gpu_nodes", "198.51.100.11", management=management, gateways=gateways),
             "gpu-2": host("gpu_nodes", "198.51.100.12", management=management, gateways=gateways),
@@ -100,6 +102,8 @@ def test_neighbours_follow_in_a_ring(hosts: list[str], host: str, expected: list
 def test_the_targets_of_a_node_do_not_grow_with_the_fleet() -> None:
     names = [f"gpu-{index:04d}" for index in range(1000)]
     large = {
+        "models": {},
+        "instances": [],
         "hosts": {name: host("gpu_nodes", "198.51.100.1", gateways=["198.51.100.2"]) for name in names},
         "flows": [flow(name, 8000, "gateways") for name in names],
     }

@@ -9,9 +9,15 @@ cd "$(dirname "$(dirname "$(dirname "$(readlink -f "$0")")")")"
 export DEMO_INVENTORY=inventories/$1 DEMO_OWNER=test PYTHONPATH=$PWD/build/collections
 shift
 tools/demo.sh absent
-trap 'tools/demo.sh down' EXIT
 
-tools/demo.sh down
+# Hosts of others may stand beside these.
+remove() {
+  tools/sandbox/remove.sh --owner "$DEMO_OWNER"
+  rm -rf "$DEMO_INVENTORY/.gpufleet"
+}
+trap remove EXIT
+
+remove
 tools/demo.sh up
 for name; do
   work=$PWD/build/$name

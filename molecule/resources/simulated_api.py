@@ -47,6 +47,7 @@ RESOURCES = {
     "deployments": ("Deployment", True),
     "services": ("Service", True),
     "scaledobjects": ("ScaledObject", True),
+    "leaderworkersets": ("LeaderWorkerSet", True),
 }
 GROUPS = {
     "v1": (
@@ -57,10 +58,11 @@ GROUPS = {
     "rbac.authorization.k8s.io/v1": ["clusterroles", "clusterrolebindings", "roles", "rolebindings"],
     "scheduling.k8s.io/v1": ["priorityclasses"],
     "keda.sh/v1alpha1": ["scaledobjects"],
+    "leaderworkerset.x-k8s.io/v1": ["leaderworkersets"],
     "admissionregistration.k8s.io/v1": ["validatingadmissionpolicies", "validatingadmissionpolicybindings"],
 }
 PATH = re.compile(
-    r"/(?:api/(?P<core>v1)|apis/(?P<group>[a-z0-9.]+/v1(?:alpha1)?))"
+    r"/(?:api/(?P<core>v1)|apis/(?P<group>[a-z0-9.-]+/v1(?:alpha1)?))"
     r"(?:/namespaces/(?P<namespace>[^/]+)(?=/[a-z]))?/(?P<plural>[a-z]+)(?:/(?P<name>[^/]+))?"
 )
 #: Fields that an object keeps for its life.
@@ -71,6 +73,9 @@ IMMUTABLE = {
     "PersistentVolumeClaim": ("accessModes", "volumeName", "storageClassName", "volumeMode"),
 }
 WORKLOADS = ("Deployment", "DaemonSet")
+#: Pods of several hosts that start and end as one, by the controller of kubernetes-sigs/lws.
+SET = "LeaderWorkerSet"
+SET_LABEL = "leaderworkerset.sigs.k8s.io/name"
 APPLY = "application/apply-patch+yaml"
 
 
@@ -108,6 +113,14 @@ def fields(body: dict[str, Any]) -> dict[str, Any]:
     return {"f:spec": {f"f:{key}": {} for key in body.get("spec") or {}}}
 
 
+def templates(item: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return the templates of an object's pods: of a set that of the first one, and that of the others."""
+    if item["kind"] == SET:
+        inner = item["spec"]["leaderWorkerTemplate"]
+        return [inner["leaderTemplate"], inner["workerTemplate"]]
+    return [item["spec"]["template"]] if item["kind"] in WORKLOADS else []
+
+
 def with_defaults(item: dict[str, Any]) -> dict[str, Any]:
     """Add some of what the API adds."""
     if item["kind"] == "Namespace":
@@ -118,7 +131,8 @@ def with_defaults(item: dict[str, Any]) -> dict[str, Any]:
         item["spec"].setdefault("replicas", 1)
     if item["kind"] in WORKLOADS:
         item["spec"].setdefault("revisionHistoryLimit", 10)
-        pod = item["spec"]["template"]["spec"]
+    for template in templates(item):
+        pod = template["spec"]
         pod.setdefault("dnsPolicy", "ClusterFirst")
         pod.setdefault("schedulerName", "default-scheduler")
         for container in [*pod.get("initContainers", []), *pod["containers"]]:
@@ -230,7 +244,7 @@ class Store:
             self.faults = json.loads((self.directory / "faults.json").read_text(encoding="utf-8"))
         for name, count in (self.faults.get("scaled") or {}).items():
             self.scale(name, count)
-        group = re.fullmatch(r"/apis/([a-z0-9.]+/v1(?:alpha1)?)(?:/.*)?", path)
+        group = re.fullmatch(r"/apis/([a-z0-9.-]+/v1(?:alpha1)?)(?:/.*)?", path)
         if group and group[1] in (self.faults.get("lacking") or []):
             raise RefusedError(404, "NotFound", "404 page not found")
         if method == "GET" and path.removeprefix("/apis/") in GROUPS:
@@ -354,14 +368,15 @@ class Store:
         if item["kind"] == "Node":
             ready = {"type": "Ready", "status": "False" if unready else "True", "message": "simulated"}
             return {**item, "status": {"conditions": [ready]}}
-        if item["kind"] not in WORKLOADS or "uid" not in item["metadata"]:
+        if item["kind"] not in (*WORKLOADS, SET) or "uid" not in item["metadata"]:
             return item
         count = self._count(item)
         seen = {"observedGeneration": item["metadata"]["generation"]}
         if item["kind"] == "DaemonSet":
             states = {"updatedNumberScheduled": count, "numberAvailable": 0 if unready else count}
             return {**item, "status": {**seen, "desiredNumberScheduled": count, **states}}
-        states = {"replicas": count, "updatedReplicas": count, "availableReplicas": 0 if unready else count}
+        ready = "readyReplicas" if item["kind"] == SET else "availableReplicas"
+        states = {"replicas": count, "updatedReplicas": count, ready: 0 if unready else count}
         return {**item, "status": {**seen, **states}}
 
     def _count(self, item: dict[str, Any]) -> int:
@@ -372,6 +387,8 @@ class Store:
     def _pods(self) -> list[dict[str, Any]]:
         found = []
         for item in self.objects.values():
+            if item["kind"] == SET:
+                found += self._pods_of_set(item)
             if item["kind"] not in WORKLOADS:
                 continue
             template = item["spec"]["template"]
@@ -405,6 +422,36 @@ class Store:
                         else {"phase": "Running", "containerStatuses": [{**image, **state}]},
                     }
                 )
+        return found
+
+    def _pods_of_set(self, item: dict[str, Any]) -> list[dict[str, Any]]:
+        """Return the pods of a set, each on the node of the volume that it claims."""
+        found = []
+        about, inner = item["metadata"], item["spec"]["leaderWorkerTemplate"]
+        for number in range(inner["size"] if item["spec"]["replicas"] else 0):
+            template = inner["workerTemplate" if number else "leaderTemplate"]
+            name = f"{about['name']}-0{f'-{number}' if number else ''}"
+            claim = self.objects[f"PersistentVolumeClaim/{about['namespace']}/models-{name}"]
+            volume = self.objects[f"PersistentVolume//{claim['spec']['volumeName']}"]
+            term = volume["spec"]["nodeAffinity"]["required"]["nodeSelectorTerms"][0]
+            container = template["spec"]["containers"][0]
+            image = {"name": container["name"], "imageID": container["image"].replace("vllm/", "docker.io/vllm/")}
+            found.append(
+                {
+                    "apiVersion": "v1",
+                    "kind": "Pod",
+                    "metadata": {
+                        "name": name,
+                        "namespace": about["namespace"],
+                        "labels": {**template["metadata"]["labels"], SET_LABEL: about["name"]},
+                    },
+                    "spec": {**template["spec"], "nodeName": term["matchExpressions"][0]["values"][0]},
+                    "status": {
+                        "phase": "Running",
+                        "containerStatuses": [{**image, "state": {"running": {}}, "restartCount": 0}],
+                    },
+                }
+            )
         return found
 
 

@@ -22,8 +22,20 @@ from .objects import COUNT_MANAGER, MANAGER, PAUSED_ANNOTATION, Object
 
 #: What the server keeps of an object that is nobody's wish.
 _BOOKKEEPING = ("managedFields", "resourceVersion", "generation", "uid", "creationTimestamp", "selfLink")
-_WORKLOADS = ("Deployment", "DaemonSet")
-_LABEL_KIND = re.compile(r"(?:(?P<group>[a-z0-9.]+/v[a-z0-9]+|v1) )(?P<kind>[A-Za-z]+)")
+#: What has pods: where their templates are. A template that changes makes other pods.
+_TEMPLATES: Mapping[str, tuple[tuple[str, ...], ...]] = {
+    "Deployment": (("spec", "template"),),
+    "DaemonSet": (("spec", "template"),),
+    "LeaderWorkerSet": (
+        ("spec", "leaderWorkerTemplate", "leaderTemplate"),
+        ("spec", "leaderWorkerTemplate", "workerTemplate"),
+    ),
+}
+#: What engines are, whose count of pods is 1, or 0 where they are stopped.
+_ENGINES = ("Deployment", "LeaderWorkerSet")
+#: The label by which the controller of such sets finds all pods of one.
+_SET_LABEL = "leaderworkerset.sigs.k8s.io/name"
+_LABEL_KIND = re.compile(r"(?:(?P<group>[a-z0-9.-]+/v[a-z0-9]+|v1) )(?P<kind>[A-Za-z]+)")
 _ENDED = ("Failed", "Succeeded")
 #: What no waiting mends.
 _HOPELESS = ("ErrImageNeverPull", "InvalidImageName", "CreateContainerConfigError", "ImageInspectError")
@@ -83,6 +95,17 @@ def _shown(item: Object | None) -> str:
     return f"# {title(item)}\n{json.dumps(item, indent=2, sort_keys=True)}\n"
 
 
+def _templates(item: Mapping[str, Any]) -> list[Any]:
+    """Return the templates of a workload's pods."""
+    found = []
+    for path in _TEMPLATES[item["kind"]]:
+        template: Any = item
+        for step in path:
+            template = template[step]
+        found.append(template)
+    return found
+
+
 class Change:
     """What becomes of one object."""
 
@@ -104,11 +127,11 @@ class Change:
     @property
     def restarts(self) -> bool:
         """Whether pods that may be running are replaced or removed."""
-        if self.before is None or self.item["kind"] not in _WORKLOADS:
+        if self.before is None or self.item["kind"] not in _TEMPLATES:
             return False
         if self.after is None:
             return True
-        return bool(self.before["spec"]["template"] != self.after["spec"]["template"])
+        return _templates(self.before) != _templates(self.after)
 
     def described(self) -> dict[str, Any]:
         """Return it for a module's result."""
@@ -249,9 +272,12 @@ def _leave(api: Api, item: Mapping[str, Any], count: int) -> None:
 
 
 def with_replicas(objects: Sequence[Object], count: int) -> list[Object]:
-    """Return the Deployments of a list with so many pods each. What scales one of them is told to let it be, before."""
+    """Return the engines of a list with so many pods, or sets of pods, each.
+
+    What scales one of them is told to let it be, before.
+    """
     paused = [_paused(item) for item in objects if item["kind"] == "ScaledObject"]
-    return [*paused, *(_counting(item, count) for item in objects if item["kind"] == "Deployment")]
+    return [*paused, *(_counting(item, count) for item in objects if item["kind"] in _ENGINES)]
 
 
 def _paused(item: Object) -> Object:
@@ -281,7 +307,7 @@ class Watch:
 
     def __init__(self, api: Api, objects: Sequence[Object], nodes: Sequence[str]) -> None:
         self.api = api
-        self.workloads = [item for item in objects if item["kind"] in _WORKLOADS]
+        self.workloads = [item for item in objects if item["kind"] in _TEMPLATES]
         self.nodes = list(nodes)
         self._restarts: dict[str, int] | None = None
         self.hopeless = False
@@ -311,7 +337,9 @@ class Watch:
         return found, faults
 
     def _pods(self, workload: Object) -> Iterator[Object]:
-        labels = workload["spec"]["selector"].get("matchLabels") or {}
+        labels = {_SET_LABEL: workload["metadata"]["name"]}
+        if workload["kind"] != "LeaderWorkerSet":
+            labels = workload["spec"]["selector"].get("matchLabels") or {}
         selector = ",".join(f"{name}={value}" for name, value in sorted(labels.items()))
         for pod in self.api.each("v1", "Pod", selector, workload["metadata"]["namespace"]):
             # One that was evicted stays as a record of it until the cluster has too many; its successor counts.
@@ -367,22 +395,23 @@ def _lacking(workload: Object, pods: Sequence[Object]) -> str | None:
         leftover = 0
     else:
         wanted = int(workload["spec"].get("replicas", 1))
-        updated, ready = (int(status.get(key) or 0) for key in ("updatedReplicas", "availableReplicas"))
+        updated, ready = int(status.get("updatedReplicas") or 0), _ready(workload)
         leftover = (len(pods) if wanted == 0 else int(status.get("replicas") or 0)) - wanted
     if leftover > 0:
         return f"{leftover} pods of before still end"
     if updated < wanted or ready < wanted:
-        return f"{updated} of {wanted} pods are of this version, {ready} are ready"
+        what = "sets of pods" if workload["kind"] == "LeaderWorkerSet" else "pods"
+        return f"{updated} of {wanted} {what} are of this version, {ready} are ready"
     return None
 
 
 def _ready(workload: Object) -> int:
-    key = "numberAvailable" if workload["kind"] == "DaemonSet" else "availableReplicas"
-    return int((workload.get("status") or {}).get(key) or 0)
+    keys = {"DaemonSet": "numberAvailable", "LeaderWorkerSet": "readyReplicas"}
+    return int((workload.get("status") or {}).get(keys.get(workload["kind"], "availableReplicas")) or 0)
 
 
 def _described(workload: Object | None, item: Object, pods: Sequence[Object]) -> dict[str, Any]:
-    container = workload["spec"]["template"]["spec"]["containers"][0] if workload else {}
+    container = _templates(workload)[0]["spec"]["containers"][0] if workload else {}
     return {
         "kind": item["kind"],
         "namespace": item["metadata"]["namespace"],

@@ -43,6 +43,10 @@ class Kind:
     namespaced: bool
     name: re.Pattern[str] = _DNS_SUBDOMAIN
     pod: tuple[str, ...] | None = None
+    #: Where further pods are, of a kind that has several.
+    further_pods: tuple[tuple[str, ...], ...] = ()
+    #: Where the claims are that each pod gets one of.
+    claims: tuple[str, ...] = ("spec", "volumeClaimTemplates")
     #: Who brings the kind, where not every cluster has it.
     brought_by: str | None = None
 
@@ -75,6 +79,15 @@ KINDS = {
     ("admissionregistration.k8s.io/v1", "ValidatingAdmissionPolicy"): Kind(False),
     ("admissionregistration.k8s.io/v1", "ValidatingAdmissionPolicyBinding"): Kind(False),
     ("keda.sh/v1alpha1", "ScaledObject"): Kind(True, brought_by="KEDA 2.20.1 or newer"),
+    ("leaderworkerset.x-k8s.io/v1", "LeaderWorkerSet"): Kind(
+        True,
+        # It becomes the name of a Service.
+        _DNS_LABEL,
+        pod=("spec", "leaderWorkerTemplate", "leaderTemplate"),
+        further_pods=(("spec", "leaderWorkerTemplate", "workerTemplate"),),
+        claims=("spec", "leaderWorkerTemplate", "volumeClaimTemplates"),
+        brought_by="LeaderWorkerSet 0.8 or newer",
+    ),
 }
 
 #: There in every cluster, or every namespace: (kind, name).
@@ -108,6 +121,8 @@ class _Workload:
     labels: Mapping[str, str]
     pod: Mapping[str, Any]
     item: Mapping[str, Any]
+    #: Names of the claims that each of its pods gets one of.
+    claims: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -154,7 +169,7 @@ def check_objects(
             faults.append(_fault(_title(item), "metadata.name", "the same object twice", "every object once"))
         index[key] = item
     there = _There(index, frozenset(provided))
-    workloads = [found for item in known if (found := _workload(item)) is not None]
+    workloads = [found for item in known for found in _workloads(item)]
     for item in known:
         faults += _references(item, there)
         if item["kind"] == "NetworkPolicy":
@@ -216,9 +231,9 @@ def _about(item: Mapping[str, Any]) -> Iterator[str]:
             title, "metadata.namespace", str(namespace), f"none: a {item['kind']} belongs to the whole cluster"
         )
     yield from _marks(title, "metadata", about)
-    if kind.pod:
-        template = _at(item, kind.pod)
-        yield from _marks(title, f"{'.'.join(kind.pod)}.metadata", template.get("metadata") or {})
+    for path in filter(None, (kind.pod, *kind.further_pods)):
+        template = _at(item, path)
+        yield from _marks(title, f"{'.'.join(path)}.metadata", template.get("metadata") or {})
 
 
 def _marks(title: str, path: str, about: Mapping[str, Any]) -> Iterator[str]:
@@ -247,20 +262,23 @@ def _at(item: Mapping[str, Any], path: Sequence[str]) -> Mapping[str, Any]:
     return found if isinstance(found, Mapping) else {}
 
 
-def _workload(item: Mapping[str, Any]) -> _Workload | None:
+def _workloads(item: Mapping[str, Any]) -> Iterator[_Workload]:
     kind = _kind(item)
     if kind is None or kind.pod is None:
-        return None
-    template = _at(item, kind.pod)
-    return _Workload(
-        title=_title(item),
-        kind=item["kind"],
-        namespace=str(item["metadata"].get("namespace")),
-        path=".".join((*kind.pod, "spec")),
-        labels=(template.get("metadata") or {}).get("labels") or {},
-        pod=template.get("spec") or {},
-        item=item,
-    )
+        return
+    found = _at(item, kind.claims[:-1]).get(kind.claims[-1]) or []
+    for path in (kind.pod, *kind.further_pods):
+        template = _at(item, path)
+        yield _Workload(
+            title=_title(item),
+            kind=item["kind"],
+            namespace=str(item["metadata"].get("namespace")),
+            path=".".join((*path, "spec")),
+            labels=(template.get("metadata") or {}).get("labels") or {},
+            pod=template.get("spec") or {},
+            item=item,
+            claims=frozenset(str(claim["metadata"]["name"]) for claim in found),
+        )
 
 
 # ------------------------------------------------------------------------------------------------------- selectors
@@ -387,7 +405,6 @@ def _pod(workload: _Workload, there: _There) -> Iterator[str]:
             yield _fault(title, f"{path}.name", f"{name} twice", "every volume once")
         volumes.add(name)
         yield from _volume(workload, path, volume, there)
-    claimed = {claim["metadata"]["name"] for claim in _at(workload.item, ("spec",)).get("volumeClaimTemplates") or []}
     names: set[str] = set()
     for box in _containers(workload):
         name = str(box.spec.get("name"))
@@ -396,7 +413,7 @@ def _pod(workload: _Workload, there: _There) -> Iterator[str]:
         if name in names:
             yield _fault(title, f"{box.path}.name", f"{name} twice", "every container once")
         names.add(name)
-        yield from _container(workload, box, volumes | claimed, there)
+        yield from _container(workload, box, volumes | workload.claims, there)
 
 
 def _container(workload: _Workload, box: _Container, volumes: set[str], there: _There) -> Iterator[str]:

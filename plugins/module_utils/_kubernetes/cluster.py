@@ -14,12 +14,12 @@ from .autoscaling import autoscaling_objects, check_cool_down, queue_service_nam
 from .checks import check_objects
 from .devices import device_objects
 from .enforcement import enforcement_objects
-from .engines import engine_objects
 from .fleet import read_fleet
 from .namespace import namespace_objects
 from .objects import Object
 from .policies import policy_objects
 from .settings import EngineSettings
+from .workloads import engine_objects
 
 #: What objects are for, in the order in which they are applied.
 PARTS = ("namespace", "policies", "enforcement", "admission", "devices", "engines")

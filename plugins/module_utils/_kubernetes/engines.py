@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 import posixpath
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ansible_collections.gpufleet.metal.plugins.module_utils._errors import InvalidInputError
@@ -29,7 +29,7 @@ from .objects import (
     unique_name,
 )
 from .settings import EngineSettings
-from .storage import claim_name, directory
+from .storage import claim_name
 
 CONTAINER = "vllm"
 COMPONENT = "engine"
@@ -44,7 +44,7 @@ TLS_MOUNT = "/tls"
 
 PROBE_CONFIG_MAP = "engine-probe"
 PROBE_FILE = "engine_probe.py"
-_PROBE_MOUNT = "/opt/gpufleet/probe"
+PROBE_MOUNT = "/opt/gpufleet/probe"
 _PROBE_TLS_MOUNT = "/opt/gpufleet/client"
 _STATE = "/tmp/gpufleet-probe.json"
 
@@ -134,7 +134,7 @@ def _probe(
 ) -> Object:
     command = [
         *settings.probe_python,
-        posixpath.join(_PROBE_MOUNT, PROBE_FILE),
+        posixpath.join(PROBE_MOUNT, PROBE_FILE),
         question,
         "--port",
         str(instance["port"]),
@@ -194,27 +194,44 @@ def cache_directory(settings: EngineSettings, instance: Mapping[str, Any]) -> st
 
 def _volumes(node: EngineNode, instance: Mapping[str, Any], settings: EngineSettings) -> list[tuple[Object, Object]]:
     """Return pairs of a volume and its mount."""
-    directories = [("models", node.models_directory, MODELS_MOUNT)]
-    if node.tls_directory is not None:
-        directories.append(("tls", node.tls_directory, TLS_MOUNT))
-        if settings.probe_tls_directory:
-            directories.append(("probe-tls", settings.probe_tls_directory, _PROBE_TLS_MOUNT))
+    return [*_directory_volumes(node, instance, settings), *passing_volumes(instance, settings)]
+
+
+def _directory_volumes(
+    node: EngineNode, instance: Mapping[str, Any], settings: EngineSettings
+) -> list[tuple[Object, Object]]:
     cache: Object = {"emptyDir": {}}
     if settings.cache == "host":
         path = cache_directory(settings, instance)
         cache = {"persistentVolumeClaim": {"claimName": claim_name("cache", node.host, path)}}
     return [
-        *(
-            (
-                {
-                    "name": purpose,
-                    "persistentVolumeClaim": {"claimName": claim_name(purpose, node.host, path), "readOnly": True},
-                },
-                {"name": purpose, "mountPath": place, "readOnly": True},
-            )
-            for purpose, path, place in directories
-        ),
+        _read_only("models", node.host, node.models_directory, MODELS_MOUNT),
+        *tls_volumes(node, settings),
         ({"name": "cache", **cache}, {"name": "cache", "mountPath": CACHE_MOUNT}),
+    ]
+
+
+def tls_volumes(node: EngineNode, settings: EngineSettings) -> list[tuple[Object, Object]]:
+    """Return pairs of a volume and its mount: what an engine shows with mutual TLS, and what its probes show it."""
+    if node.tls_directory is None:
+        return []
+    found = [_read_only("tls", node.host, node.tls_directory, TLS_MOUNT)]
+    if settings.probe_tls_directory:
+        found.append(_read_only("probe-tls", node.host, settings.probe_tls_directory, _PROBE_TLS_MOUNT))
+    return found
+
+
+def _read_only(purpose: str, host: str, path: str, place: str) -> tuple[Object, Object]:
+    claim = {"claimName": claim_name(purpose, host, path), "readOnly": True}
+    return (
+        {"name": purpose, "persistentVolumeClaim": claim},
+        {"name": purpose, "mountPath": place, "readOnly": True},
+    )
+
+
+def passing_volumes(instance: Mapping[str, Any], settings: EngineSettings) -> list[tuple[Object, Object]]:
+    """Return pairs of a volume and its mount that go with the pod, and the probes' program."""
+    return [
         (
             {"name": "shm", "emptyDir": {"medium": "Memory", "sizeLimit": str(instance["shm_size_bytes"])}},
             {"name": "shm", "mountPath": "/dev/shm"},
@@ -222,12 +239,13 @@ def _volumes(node: EngineNode, instance: Mapping[str, Any], settings: EngineSett
         ({"name": "tmp", "emptyDir": {"sizeLimit": settings.tmp_size}}, {"name": "tmp", "mountPath": "/tmp"}),
         (
             {"name": "probe", "configMap": {"name": PROBE_CONFIG_MAP, "defaultMode": 0o444}},
-            {"name": "probe", "mountPath": _PROBE_MOUNT, "readOnly": True},
+            {"name": "probe", "mountPath": PROBE_MOUNT, "readOnly": True},
         ),
     ]
 
 
-def _container(node: EngineNode, instance: Mapping[str, Any], settings: EngineSettings, mounts: list[Object]) -> Object:
+def process(node: EngineNode, instance: Mapping[str, Any], settings: EngineSettings, mounts: list[Object]) -> Object:
+    """Return a container that runs vLLM as the plan says."""
     image, policy = image_of(node)
     return {
         "name": CONTAINER,
@@ -236,15 +254,6 @@ def _container(node: EngineNode, instance: Mapping[str, Any], settings: EngineSe
         "command": [literal(word) for word in settings.entrypoint],
         "args": [literal(word) for word in instance["arguments"]],
         "env": [{"name": name, "value": literal(value)} for name, value in sorted(instance["environment"].items())],
-        "ports": [
-            {
-                "name": "http",
-                "protocol": "TCP",
-                "containerPort": instance["port"],
-                "hostPort": instance["port"],
-                "hostIP": instance["address"],
-            }
-        ],
         "resources": _resources(instance, settings),
         "volumeMounts": mounts,
         # What an engine that died said last is in the pod's status, for whoever asks why.
@@ -254,6 +263,22 @@ def _container(node: EngineNode, instance: Mapping[str, Any], settings: EngineSe
             "capabilities": {"drop": ["ALL"]},
             "readOnlyRootFilesystem": settings.read_only,
         },
+    }
+
+
+def container(node: EngineNode, instance: Mapping[str, Any], settings: EngineSettings, mounts: list[Object]) -> Object:
+    """Return the container that answers: it has the plan's port of the host, and is probed."""
+    return {
+        **process(node, instance, settings, mounts),
+        "ports": [
+            {
+                "name": "http",
+                "protocol": "TCP",
+                "containerPort": instance["port"],
+                "hostPort": instance["port"],
+                "hostIP": instance["address"],
+            }
+        ],
         **_probes(node, instance, settings),
     }
 
@@ -276,12 +301,7 @@ def deployment(
     name = engine_name(node.host, instance["name"])
     marks = {**labels("vllm", COMPONENT), ENGINE_LABEL: name}
     pairs = _volumes(node, instance, settings)
-    described = {
-        f"{PREFIX}host": node.host,
-        f"{PREFIX}instance": instance["name"],
-        f"{PREFIX}model": instance["model"],
-    }
-    tolerations = tolerations_of(node.taints)
+    described = description(node, instance)
     return {
         "apiVersion": "apps/v1",
         "kind": "Deployment",
@@ -298,33 +318,15 @@ def deployment(
             "template": {
                 "metadata": {
                     "labels": marks,
-                    "annotations": {
-                        **described,
-                        f"{PREFIX}specification": checksum(instance),
-                        f"{PREFIX}configuration": checksum(*(item["data"] for item in config)),
-                    },
+                    "annotations": {**described, **checksums(instance, config)},
                 },
                 "spec": {
                     "nodeSelector": {HOSTNAME_LABEL: node.node_name},
-                    **({"tolerations": tolerations} if tolerations else {}),
-                    "priorityClassName": PRIORITY_CLASS,
-                    "serviceAccountName": SERVICE_ACCOUNT,
-                    "automountServiceAccountToken": False,
-                    "enableServiceLinks": False,
-                    "restartPolicy": "Always",
+                    **pod(settings, node.taints),
                     # An engine asks nobody, so the cluster's DNS need not answer for it to start.
                     "dnsPolicy": "Default",
                     "terminationGracePeriodSeconds": grace_seconds(instance, settings),
-                    # A PID namespace of its own (the default): when its first process is killed the kernel ends the
-                    # others, or a killed API server would leave an engine that holds the GPUs. No fsGroup: kubelet
-                    # would give the whole model store to it.
-                    "securityContext": {
-                        "runAsNonRoot": True,
-                        "runAsUser": settings.uid,
-                        "runAsGroup": settings.gid,
-                        "seccompProfile": {"type": "RuntimeDefault"},
-                    },
-                    "containers": [_container(node, instance, settings, [mount for __, mount in pairs])],
+                    "containers": [container(node, instance, settings, [mount for __, mount in pairs])],
                     "volumes": [volume for volume, __ in pairs],
                 },
             },
@@ -332,31 +334,40 @@ def deployment(
     }
 
 
-def engine_objects(
-    nodes: Sequence[EngineNode],
-    settings: EngineSettings,
-    namespace: str,
-    probe_program: str,
-    elastic: Collection[tuple[str, str]] = (),
-) -> list[Object]:
-    """Return what the engines of some nodes are made of, volumes before the claims and both before who uses them.
+def description(node: EngineNode, instance: Mapping[str, Any]) -> dict[str, str]:
+    """Return the annotations that say which engine of the plan something is."""
+    return {
+        f"{PREFIX}host": node.host,
+        f"{PREFIX}instance": instance["name"],
+        f"{PREFIX}model": instance["model"],
+    }
 
-    ``elastic``: (host, instance) of those that do not always run.
-    """
-    config = [probe_config_map(probe_program, namespace)]
-    volumes: list[Object] = []
-    deployments: list[Object] = []
-    for node in nodes:
-        shared = [("models", node.models_directory), ("tls", node.tls_directory)]
-        if node.tls_directory is not None:
-            shared.append(("probe-tls", settings.probe_tls_directory))
-        for purpose, path in shared:
-            if path:
-                volumes += directory(purpose, node.host, node.node_name, path, namespace)
-        for instance in node.instances:
-            if settings.cache == "host":
-                cache = cache_directory(settings, instance)
-                volumes += directory("cache", node.host, node.node_name, cache, namespace)
-            scaled = (node.host, instance["name"]) in elastic
-            deployments.append(deployment(node, instance, settings, namespace, config, scaled))
-    return [*config, *volumes, *deployments]
+
+def checksums(instance: Mapping[str, Any], config: Sequence[Object]) -> dict[str, str]:
+    """Return the annotations that make another pod of what changes outside of it."""
+    return {
+        f"{PREFIX}specification": checksum(instance),
+        f"{PREFIX}configuration": checksum(*(item["data"] for item in config)),
+    }
+
+
+def pod(settings: EngineSettings, taints: Sequence[Mapping[str, Any]]) -> Object:
+    """Return what every pod with a process of vLLM has; ``taints``: those of its node."""
+    tolerations = tolerations_of(taints)
+    return {
+        **({"tolerations": tolerations} if tolerations else {}),
+        "priorityClassName": PRIORITY_CLASS,
+        "serviceAccountName": SERVICE_ACCOUNT,
+        "automountServiceAccountToken": False,
+        "enableServiceLinks": False,
+        "restartPolicy": "Always",
+        # A PID namespace of its own (the default): when its first process is killed the kernel ends the others, or a
+        # killed API server would leave an engine that holds the GPUs. No fsGroup: kubelet would give the whole model
+        # store to it.
+        "securityContext": {
+            "runAsNonRoot": True,
+            "runAsUser": settings.uid,
+            "runAsGroup": settings.gid,
+            "seccompProfile": {"type": "RuntimeDefault"},
+        },
+    }

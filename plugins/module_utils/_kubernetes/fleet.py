@@ -5,13 +5,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from ansible_collections.gpufleet.metal.plugins.module_utils._errors import InvalidInputError
 
 #: What an instance's ``backend`` is that runs in a pod.
 BACKEND = "kubernetes"
+
+
+@dataclass(frozen=True)
+class Place:
+    """A node that has a part of an instance of another one."""
+
+    host: str
+    node_name: str
+    taints: tuple[Mapping[str, Any], ...]
 
 
 @dataclass(frozen=True)
@@ -28,6 +37,8 @@ class EngineNode:
     tls_directory: str | None
     #: Ports of the instances by the networks that may reach them; an empty tuple of networks stands for anybody.
     reach: Mapping[tuple[str, ...], tuple[int, ...]]
+    #: The further nodes of those instances that have some, by the instance's name.
+    workers: Mapping[str, tuple[Place, ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -85,7 +96,7 @@ def read_fleet(plan: Mapping[str, Any]) -> ClusterFleet | None:
         for flow in plan["flows"]:
             flows.setdefault(flow["destination"], []).append(flow)
         nodes = tuple(
-            _node(host, part, flows.get(host, ()))
+            _node(host, part, flows.get(host, ()), plan["hosts"])
             for host, part in plan["hosts"].items()
             if any(instance["backend"] == BACKEND for instance in part.get("instances", ()))
         )
@@ -130,7 +141,9 @@ def _elastic(name: str, model: Mapping[str, Any], ports: Mapping[tuple[str, str]
     return found
 
 
-def _node(host: str, part: Mapping[str, Any], flows: Sequence[Mapping[str, Any]]) -> EngineNode:
+def _node(
+    host: str, part: Mapping[str, Any], flows: Sequence[Mapping[str, Any]], hosts: Mapping[str, Mapping[str, Any]]
+) -> EngineNode:
     instances = tuple(instance for instance in part["instances"] if instance["backend"] == BACKEND)
     place = part["kubernetes"]
     if place is None:
@@ -155,7 +168,16 @@ def _node(host: str, part: Mapping[str, Any], flows: Sequence[Mapping[str, Any]]
         taints=tuple(place["taints"]),
         tls_directory=part["engine_tls"]["directory"] if part["engine_tls"]["mode"] == "mutual" else None,
         reach=_reach(part, instances, flows),
+        workers={
+            instance["name"]: tuple(_place(worker["host"], hosts[worker["host"]]) for worker in instance["workers"])
+            for instance in instances
+            if instance["workers"]
+        },
     )
+
+
+def _place(host: str, part: Mapping[str, Any]) -> Place:
+    return Place(host, part["kubernetes"]["node_name"], tuple(part["kubernetes"]["taints"]))
 
 
 def _reach(

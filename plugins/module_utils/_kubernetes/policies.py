@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from .autoscaling import OPERATOR_LABELS
 from .engines import COMPONENT, engine_name
 from .fleet import ClusterFleet, EngineNode
+from .groups import group_policy
 from .objects import ENGINE_LABEL, Object, labels, metadata
 
 _API = "networking.k8s.io/v1"
@@ -108,6 +109,7 @@ def policy_objects(fleet: ClusterFleet) -> list[Object]:
         default_deny(fleet.namespace),
         *flows_to_engines(fleet.nodes, fleet.namespace),
         *autoscaler_to_engines(fleet),
+        *(group_policy(node.host, name, fleet.namespace) for node in fleet.nodes for name in node.workers),
     ]
 
 

@@ -8,6 +8,8 @@ is made by the cluster's administrator and names one directory, and a pod only n
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from .objects import HOSTNAME_LABEL, PLACE_LABEL, Object, labels, metadata, unique_name
 
 #: The API wants a size. Of a directory nobody holds anybody to it; the claim asks for the same.
@@ -30,12 +32,18 @@ def directory(purpose: str, host: str, node_name: str, path: str, namespace: str
     The directory has to be there, or the pod waits in ContainerCreating and says which path is missing.
     """
     name = claim_name(purpose, host, path)
-    marks = {**labels("vllm", purpose), PLACE_LABEL: node_name}
+    return claimed(name, name, {**labels("vllm", purpose), PLACE_LABEL: node_name}, node_name, path, namespace)
+
+
+def claimed(
+    volume: str, claim: str, marks: Mapping[str, str], node_name: str, path: str, namespace: str
+) -> list[Object]:
+    """Return the volume of a directory on a node, and the claim that has it; ``marks``: labels of both."""
     return [
         {
             "apiVersion": "v1",
             "kind": "PersistentVolume",
-            "metadata": metadata(name, labelled=marks),
+            "metadata": metadata(volume, labelled=marks),
             "spec": {
                 "capacity": {"storage": _NOMINAL_SIZE},
                 "volumeMode": "Filesystem",
@@ -44,7 +52,12 @@ def directory(purpose: str, host: str, node_name: str, path: str, namespace: str
                 "persistentVolumeReclaimPolicy": "Retain",
                 # No class: nothing is provisioned, and no other claim gets it.
                 "storageClassName": "",
-                "claimRef": {"apiVersion": "v1", "kind": "PersistentVolumeClaim", "namespace": namespace, "name": name},
+                "claimRef": {
+                    "apiVersion": "v1",
+                    "kind": "PersistentVolumeClaim",
+                    "namespace": namespace,
+                    "name": claim,
+                },
                 "local": {"path": path},
                 "nodeAffinity": {
                     "required": {
@@ -58,13 +71,17 @@ def directory(purpose: str, host: str, node_name: str, path: str, namespace: str
         {
             "apiVersion": "v1",
             "kind": "PersistentVolumeClaim",
-            "metadata": metadata(name, namespace, marks),
-            "spec": {
-                "accessModes": list(_MODES),
-                "volumeMode": "Filesystem",
-                "storageClassName": "",
-                "volumeName": name,
-                "resources": {"requests": {"storage": _NOMINAL_SIZE}},
-            },
+            "metadata": metadata(claim, namespace, marks),
+            "spec": {**claim_template(), "volumeName": volume},
         },
     ]
+
+
+def claim_template() -> Object:
+    """Return what a claim of a directory asks for, whichever directory it is."""
+    return {
+        "accessModes": list(_MODES),
+        "volumeMode": "Filesystem",
+        "storageClassName": "",
+        "resources": {"requests": {"storage": _NOMINAL_SIZE}},
+    }

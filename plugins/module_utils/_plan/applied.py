@@ -79,7 +79,24 @@ def read_applied(text: str, path: str) -> dict[str, Any]:
                 raise refuse(f"{where} ({instance['name']}) with a name or a GPU of another one", "each of them once")
             names.add(instance["name"])
             used.update(addresses)
+            if not _are_workers(instance.get("workers", [])):
+                raise refuse(f"{where}.workers: {shown(instance['workers'])}", "a list of hosts with their GPUs")
     return data
+
+
+def _are_workers(value: Any) -> bool:
+    """Tell whether a record's further hosts of an instance can be read; one of an older version has none."""
+    return isinstance(value, list) and all(
+        isinstance(worker, dict)
+        and isinstance(worker.get("host"), str)
+        and isinstance(worker.get("gpus"), list)
+        and all(isinstance(gpu, dict) and isinstance(gpu.get("pci_address"), str) for gpu in worker["gpus"])
+        for worker in value
+    )
+
+
+def _addresses(part: Mapping[str, Any]) -> tuple[str, ...]:
+    return tuple(gpu["pci_address"] for gpu in part["gpus"])
 
 
 def running_instances(applied: Mapping[str, Any] | None) -> tuple[Running, ...]:
@@ -92,7 +109,8 @@ def running_instances(applied: Mapping[str, Any] | None) -> tuple[Running, ...]:
             host,
             instance["name"],
             instance["port"],
-            tuple(gpu["pci_address"] for gpu in instance["gpus"]),
+            _addresses(instance),
+            tuple((worker["host"], _addresses(worker)) for worker in instance.get("workers", ())),
         )
         for host, part in applied["hosts"].items()
         for instance in part["instances"]

@@ -80,6 +80,15 @@ def _faults(
             f"set fleet_engine.tls to none, or remove {path}",
             "model",
         )
+    if model.pipeline_parallel_size > 1:
+        yield Finding(
+            model.name,
+            "autoscaling_over_several_hosts",
+            f"{path} is set, and pipeline_parallel_size is {model.pipeline_parallel_size}",
+            "instances on one host: those over several are not scaled",
+            f"remove {path}, or pipeline_parallel_size",
+            "model",
+        )
     inside = [instance for instance in mine if instance["backend"] == BACKEND]
     if fleet.cluster is None or (mine and not inside):
         hosts = sorted({instance["host"] for instance in mine}, key=natural_key)

@@ -76,9 +76,13 @@ def _placement_finding(
     sizes = sorted({choice.size for choice in decision.choices.values()})
     held: dict[str, int] = {}
     for instance in placed:
-        held[instance.model] = held.get(instance.model, 0) + len(instance.gpus)
+        held[instance.model] = held.get(instance.model, 0) + instance.every_gpu
     holders = [f"{name} {held[name]}" for name in sorted(held, key=natural_key)]
-    each = "1 GPU each" if sizes == [1] else f"{' or '.join(map(str, sizes))} GPUs of one kind in one host each"
+    several = model.pipeline_parallel_size > 1
+    place = f"each of {model.pipeline_parallel_size} hosts of kube_nodes, for each" if several else "one host each"
+    one = sizes == [1] and not several
+    number = f"{' or '.join(map(str, sizes))} {'GPU' if sizes == [1] else 'GPUs'}"
+    each = "1 GPU each" if one else f"{number} of one kind in {place}"
     fix = "lower replicas of this or another model, lower tensor_parallel_size, or add GPU nodes"
     if blind:
         fix += f" (not counted: {some_of(blind)}, see the findings about them)"
@@ -138,6 +142,23 @@ def _model_source(model: Model) -> str:
     return f"path {value} {digest}"
 
 
+def _shown_gpus(gpus: Sequence[Gpu]) -> list[dict[str, Any]]:
+    return [
+        {
+            "pci_address": gpu.pci_address,
+            "uuid": gpu.uuid,
+            "index": gpu.index,
+            "cdi_device": f"nvidia.com/gpu={gpu.uuid if gpu.uuid else gpu.index}",
+        }
+        for gpu in gpus
+    ]
+
+
+def _why(link: int, gpus: Sequence[Gpu]) -> str:
+    unknown = link > 1 and not all(gpu.nvlink_known for gpu in gpus)
+    return f"{LINKS[link]} (NVLink not known)" if unknown else LINKS[link]
+
+
 def _instances(
     fleet: Fleet, engine: Engine, decisions: Mapping[str, Decision], placed: Sequence[Placed], findings: list[Finding]
 ) -> list[dict[str, Any]]:
@@ -174,7 +195,6 @@ def _instances(
         indices = tuple(gpu.index for gpu in item.gpus) if engine.accelerator == "cpu" else ()
         if indices not in environments:
             environments[indices] = serve_environment(engine, indices)
-        unknown = item.link > 1 and not all(gpu.nvlink_known for gpu in item.gpus)
         instances.append(
             {
                 "host": item.host,
@@ -186,23 +206,20 @@ def _instances(
                 "backend": hosts[item.host].backend,
                 "port": port,
                 "accelerator": engine.accelerator,
-                "gpus": [
-                    {
-                        "pci_address": gpu.pci_address,
-                        "uuid": gpu.uuid,
-                        "index": gpu.index,
-                        "cdi_device": f"nvidia.com/gpu={gpu.uuid if gpu.uuid else gpu.index}",
-                    }
-                    for gpu in item.gpus
-                ],
+                "gpus": _shown_gpus(item.gpus),
                 "tensor_parallel_size": size,
+                "pipeline_parallel_size": model.pipeline_parallel_size,
+                "workers": [
+                    {"host": share.host, "gpus": _shown_gpus(share.gpus), "why": _why(share.link, share.gpus)}
+                    for share in item.further
+                ],
                 "context_length": model.context_length,
                 "arguments": arguments[start],
                 "environment": environments[indices],
                 "shm_size_bytes": engine.shm_size_gib * GIB,
                 "shutdown_timeout_seconds": engine.shutdown_timeout_seconds,
                 "stop_timeout_seconds": stop_timeout_seconds(engine),
-                "why": f"{LINKS[item.link]} (NVLink not known)" if unknown else LINKS[item.link],
+                "why": _why(item.link, item.gpus),
                 "kv_cache_tokens": choice.memory.kv_cache_tokens,
                 "max_concurrency": round(choice.memory.max_concurrency, 2),
                 "binds": choice.memory.binding.word,
@@ -215,7 +232,7 @@ def _upstreams(
     models: Sequence[str], instances: Sequence[Mapping[str, Any]], placed: Sequence[Placed], engine: Engine
 ) -> list[dict[str, Any]]:
     """Return the servers of every model; weights differ only where instances have different GPU memory in total."""
-    memory = {(item.host, item.gpus[0].index): sum(gpu.memory_mib for gpu in item.gpus) for item in placed}
+    memory = {(item.host, item.gpus[0].index): item.every_gpu * item.gpus[0].memory_mib for item in placed}
     by_model: dict[str, list[Mapping[str, Any]]] = {}
     for instance in instances:
         by_model.setdefault(instance["model"], []).append(instance)
@@ -284,10 +301,28 @@ def _certificates(hosts: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]
     return found
 
 
+def _worker_of(instances: Sequence[Mapping[str, Any]]) -> dict[str, list[dict[str, Any]]]:
+    """Return, by host, the instances of other hosts that have GPUs there."""
+    found: dict[str, list[dict[str, Any]]] = {}
+    for instance in instances:
+        for worker in instance["workers"]:
+            part = {"host": instance["host"], **{key: instance[key] for key in ("name", "model")}}
+            found.setdefault(worker["host"], []).append({**part, "gpus": worker["gpus"]})
+    return found
+
+
 def _slice(
-    host: Host, fleet: Fleet, engine: Engine, instances: Sequence[Mapping[str, Any]], driver: Mapping[str, Any] | None
+    host: Host,
+    fleet: Fleet,
+    engine: Engine,
+    instances: Sequence[Mapping[str, Any]],
+    worker_of: Sequence[Mapping[str, Any]],
+    driver: Mapping[str, Any] | None,
 ) -> dict[str, Any]:
-    """Return what the roles of a GPU node are given; ``driver``: its driver_slice."""
+    """Return what the roles of a GPU node are given.
+
+    ``worker_of``: the instances of other hosts that have GPUs here; ``driver``: its driver_slice.
+    """
     models = {model.name: model for model in fleet.models}
     mine = [{key: value for key, value in i.items() if key not in DESCRIPTION} for i in instances]
     return {
@@ -312,10 +347,11 @@ def _slice(
                 "source": models[name].source,
                 "files_sha256": models[name].files_sha256,
             }
-            for name in sorted({instance["model"] for instance in mine}, key=natural_key)
+            for name in sorted({part["model"] for part in (*mine, *worker_of)}, key=natural_key)
         ],
         "image": engine.image.as_dict() if engine.image else None,
         "instances": mine,
+        "worker_of": list(worker_of),
         "engine_tls": engine_tls(engine),
         "engine_certificate": engine_certificate(host, engine),
     }
@@ -336,7 +372,7 @@ def _models(
         if not choices:
             continue
         main = min(choices, key=lambda choice: choice.size)
-        gpus = sum(len(item.gpus) for item in mine)
+        gpus = sum(item.every_gpu for item in mine)
         share = "as given" if decision.model.replicas is not None else f"its share of the GPUs, {gpus}"
         several = len({choice.size for choice in choices}) > 1
         reasons = [
@@ -346,6 +382,7 @@ def _models(
         models[name] = {
             "tensor_parallel_size": main.size,
             "tensor_parallel_sizes": sorted({choice.size for choice in choices}),
+            "pipeline_parallel_size": decision.model.pipeline_parallel_size,
             "replicas": len(mine),
             "gpus": gpus,
             "context_length": decision.model.context_length,
@@ -394,14 +431,21 @@ def build_plan(inventory: Inventory) -> dict[str, Any]:
         if host.group == "gpu_nodes" and (whole := tuple(gpu for gpu in host.gpus if gpu.mig is None))
     ]
     groups = gpu_groups(gpu_hosts)
+    groups_in_cluster = gpu_groups([host for host in gpu_hosts if host.backend == "kubernetes"])
 
     decisions: dict[str, Decision] = {}
     for model in fleet.models:
-        decision = decide(model, engine, groups, findings)
+        several = model.pipeline_parallel_size > 1
+        decision = decide(model, engine, groups_in_cluster if several else groups, findings)
         if decision is not None:
             decisions[model.name] = decision
     demands = [
-        Demand(name, {kind: choice.size for kind, choice in decision.choices.items()}, decision.model.replicas)
+        Demand(
+            name,
+            {kind: choice.size for kind, choice in decision.choices.items()},
+            decision.model.replicas,
+            decision.model.pipeline_parallel_size,
+        )
         for name, decision in decisions.items()
     ]
     placed, free = place(demands, gpu_hosts, running_instances(inventory.applied) if fleet.keep else ())
@@ -426,6 +470,7 @@ def build_plan(inventory: Inventory) -> dict[str, Any]:
         **cluster_sets(fleet.cluster),
         **monitoring_sets(fleet.monitoring),
     }
+    worker_of = _worker_of(instances)
     by_host: dict[str, list[dict[str, Any]]] = {}
     for instance in instances:
         by_host.setdefault(instance["host"], []).append(instance)
@@ -444,8 +489,10 @@ def build_plan(inventory: Inventory) -> dict[str, Any]:
         if host.group == "gpu_nodes":
             mine = by_host.get(host.name, [])
             part["driver"] = driver_slice(host.name, fleet.name, inventory, engine.accelerator, findings)
-            part.update(_slice(host, fleet, engine, mine, part["driver"]))
-            part["gpu_requirements"] = gpu_requirements(mine, decisions, engine, host.gpus)
+            others = worker_of.get(host.name, [])
+            part.update(_slice(host, fleet, engine, mine, others, part["driver"]))
+            named = [{**other, "name": f"{other['host']}/{other['name']}"} for other in others]
+            part["gpu_requirements"] = gpu_requirements([*mine, *named], decisions, engine, host.gpus)
         elif host.group == "gateways":
             part["upstreams"] = upstreams
             part["default_model"] = default_model

@@ -24,6 +24,8 @@ _TOLD = frozenset(
         "gpus",
         "context_length",
         "tensor_parallel_size",
+        "pipeline_parallel_size",
+        "workers",
         "shutdown_timeout_seconds",
         "model_source",
         "backend",
@@ -96,13 +98,21 @@ def _parts(plan: Mapping[str, Any]) -> dict[tuple[str, str], dict[str, Any]]:
     }
 
 
-def _gpus(instance: Mapping[str, Any]) -> tuple[str, ...]:
-    return tuple(gpu["pci_address"] for gpu in instance["gpus"])
+def _gpus(instance: Mapping[str, Any]) -> list[tuple[str, list[str]]]:
+    """Return the GPUs of each of an instance's hosts; its own has no name. An older record has no other."""
+    parts = [("", instance["gpus"]), *((worker["host"], worker["gpus"]) for worker in instance.get("workers", ()))]
+    return [(host, [gpu["pci_address"] for gpu in gpus]) for host, gpus in parts]
 
 
 def _place(instance: Mapping[str, Any]) -> str:
-    indices = [gpu["index"] for gpu in instance["gpus"] if isinstance(gpu.get("index"), int)]
-    return f"GPU {ranges(indices)}" if indices else f"GPU {', '.join(_gpus(instance))}"
+    texts = [_place_on_host(instance["gpus"])]
+    texts += [f"{worker['host']} {_place_on_host(worker['gpus'])}" for worker in instance.get("workers", ())]
+    return " and ".join(texts)
+
+
+def _place_on_host(gpus: Sequence[Mapping[str, Any]]) -> str:
+    indices = [gpu["index"] for gpu in gpus if isinstance(gpu.get("index"), int)]
+    return f"GPU {ranges(indices) if indices else ', '.join(gpu['pci_address'] for gpu in gpus)}"
 
 
 def _options(arguments: Sequence[Any]) -> dict[str, str]:

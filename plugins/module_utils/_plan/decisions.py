@@ -73,10 +73,11 @@ def _choose(
     fixed = model.tensor_parallel_size
     sizes = [fixed] if fixed is not None else list(range(1, most + 1))
     tried: MemoryUse | None = None
+    memory, stages = kind.memory_mib * 1024 * 1024, model.pipeline_parallel_size
     for size in sizes:
         if size > most or tensor_parallel_faults(model, architecture, size):
             continue
-        use = memory_use(model, architecture, engine, size, kind.memory_mib * 1024 * 1024, kind.product)
+        use = memory_use(model, architecture, engine, size, memory, kind.product, stages=stages)
         if use.fits:
             mode = encoder_mode(model, architecture, size)
             return Choice(kind, size, use, fixed is None, tried, mode, _encoder_reason(model, architecture, size)), use
@@ -139,7 +140,9 @@ def _does_not_fit(
     model: Model, architecture: Architecture, engine: Engine, kind: GpuKind, use: MemoryUse, enough: int | None
 ) -> Finding:
     """Say what is missing and name every knob; ``enough`` is a tensor-parallel size that would do, if there is one."""
-    if model.tensor_parallel_size is not None:
+    if model.pipeline_parallel_size > 1:
+        size = f"raise pipeline_parallel_size (now {model.pipeline_parallel_size})"
+    elif model.tensor_parallel_size is not None:
         hint = f"; {enough} fits" if enough is not None else ""
         size = f"raise tensor_parallel_size (now {model.tensor_parallel_size}{hint}) or set it to auto"
     else:
@@ -201,8 +204,8 @@ def _needs_several_hosts(
         f"{_needs(model, use)}; one host has {gib(use.budget)} on each {kind.product}",
         f"tensor parallel {size} x pipeline parallel {stages}: {size} GPUs ({pipeline.kind.product}) in each of "
         f"{stages} hosts, such as {some_of(pipeline.hosts)} ({gib(memory.needed)} of {gib(memory.budget)} per GPU)",
-        "an instance over several hosts needs Kubernetes or Ray below the engine, which is not there yet; to fit on "
-        f"one host: {'; '.join(_knobs(model, architecture, engine, use))}",
+        f"set pipeline_parallel_size to {stages} and have the hosts in kube_nodes; or, to fit on one host: "
+        f"{'; '.join(_knobs(model, architecture, engine, use))}",
         "model",
     )
 
@@ -217,15 +220,51 @@ def _sizes_that_divide(sizes: Sequence[str]) -> tuple[str, str]:
     )
 
 
+def _pipeline_findings(
+    model: Model, architecture: Architecture, groups: Mapping[GpuKind, Mapping[str, int]]
+) -> list[Finding]:
+    """Return why an instance can't be on so many hosts."""
+    stages = model.pipeline_parallel_size
+    if stages == 1:
+        return []
+    most = max((len(counts) for counts in groups.values()), default=0)
+    if architecture.layers < stages:
+        wanted = f"at most {architecture.layers}, the layers of the model: each host holds some of them"
+    elif most < stages:
+        wanted = (
+            f"at most {most}, the most hosts of kube_nodes with GPUs of one kind"
+            if most
+            else "1: no GPU node is in kube_nodes, and only there an instance can be on several hosts"
+        )
+    else:
+        return []
+    return [
+        Finding(
+            model.name,
+            "pipeline_parallel_size_too_large",
+            f"pipeline_parallel_size is {stages}",
+            wanted,
+            "lower pipeline_parallel_size, or add GPU nodes to kube_nodes",
+            "model",
+        )
+    ]
+
+
 def decide(
     model: Model, engine: Engine, groups: Mapping[GpuKind, Mapping[str, int]], findings: list[Finding]
 ) -> Decision | None:
     """Choose the tensor-parallel size of a model on every kind of GPU; None after a finding.
 
-    ``groups``: how many GPUs of each kind every host has (gpu_groups).
+    ``groups``: how many GPUs of each kind every host has (gpu_groups), of the hosts that the model may be on.
     """
     before = len(findings)
-    largest = {kind: max(counts.values()) for kind, counts in groups.items()}
+    stages = model.pipeline_parallel_size
+    # What so many hosts have of a kind, each of them.
+    largest = {
+        kind: sorted(counts.values(), reverse=True)[stages - 1]
+        for kind, counts in groups.items()
+        if len(counts) >= stages
+    }
     findings += argument_findings(model)
     architecture = read_architecture(model, findings)
     if architecture is None:
@@ -241,6 +280,7 @@ def decide(
                 "model",
             )
         )
+    findings += _pipeline_findings(model, architecture, groups)
     fixed = model.tensor_parallel_size
     if fixed is not None:
         faults = tensor_parallel_faults(model, architecture, fixed)
@@ -262,7 +302,8 @@ def decide(
                     model.name,
                     "tensor_parallel_size_too_large",
                     f"tensor_parallel_size is {fixed}",
-                    f"at most {max(largest.values())}, the most GPUs of one kind in one host",
+                    f"at most {max(largest.values())}, the most GPUs of one kind in "
+                    f"{'one host' if stages == 1 else f'each of {stages} hosts'}",
                     "lower tensor_parallel_size, or set it to auto",
                     "model",
                 )
@@ -313,7 +354,8 @@ def decide(
         if closest is not None:
             kind, use, enough = closest
             usable = {kind: groups[kind] for kind in able}
-            pipeline = smallest_pipeline(model, architecture, engine, usable) if not fits_somewhere else None
+            alone = stages == 1 and not fits_somewhere
+            pipeline = smallest_pipeline(model, architecture, engine, usable) if alone else None
             if pipeline is not None:
                 findings.append(_needs_several_hosts(model, architecture, engine, kind, use, pipeline))
             else:
@@ -324,7 +366,8 @@ def decide(
                     model.name,
                     "tensor_parallel_size_too_large",
                     f"tensor_parallel_size is {fixed}",
-                    f"at most {max(able.values())}, the most GPUs in one host with compute capability "
+                    f"at most {max(able.values())}, the most GPUs in "
+                    f"{'one host' if stages == 1 else f'each of {stages} hosts'} with compute capability "
                     f"{capability_text(floor)} or more ({why})",
                     "lower tensor_parallel_size, or set it to auto",
                     "model",
@@ -343,6 +386,8 @@ def size_reason(choice: Choice) -> str:
 def _size_text(choice: Choice) -> str:
     use = choice.memory
     room = f"{gib(use.needed)} of {gib(use.budget)} per GPU"
+    if use.pipeline_parallel_size > 1:
+        room += f", {use.pipeline_parallel_size} hosts an instance"
     if not choice.automatic:
         return f"TP {choice.size} as given: {room}"
     if choice.smaller is None:

@@ -123,6 +123,7 @@ _MODEL = _object(
     {
         "tensor_parallel_size": _whole("the smallest in use", 1),
         "tensor_parallel_sizes": _list(_whole(minimum=1), uniqueItems=True),
+        "pipeline_parallel_size": _whole("hosts of one instance", 1),
         "replicas": _whole("instances"),
         "gpus": _whole("GPUs of all instances"),
         "context_length": _whole("tokens", 1),
@@ -159,7 +160,12 @@ _INSTANCE = {
     "backend": _text("what runs it", enum=["docker", "kubernetes"]),
     "accelerator": _text(enum=["cuda", "cpu"]),
     "gpus": _list(_GPU, minItems=1),
-    "tensor_parallel_size": _whole(minimum=1),
+    "tensor_parallel_size": _whole("GPUs on each of its hosts", 1),
+    "pipeline_parallel_size": _whole("its hosts", 1),
+    "workers": _list(
+        _object({"host": _text(), "gpus": _list(_GPU, minItems=1), "why": _text("what its GPUs there share")}),
+        "its further hosts, in the order of the model's layers",
+    ),
     "context_length": _whole("tokens", 1),
     "arguments": _list(_text(), "of vllm serve"),
     "environment": _map(_text(), "of the engine"),
@@ -407,6 +413,10 @@ _GPU_NODE = _object(
         ),
         "image": {"anyOf": [_ref("image"), {"type": "null"}]},
         "instances": _list(_object(_INSTANCE)),
+        "worker_of": _list(
+            _object({"host": _text(), "name": _text(), "model": _text(), "gpus": _list(_GPU, minItems=1)}),
+            "instances of other hosts that have GPUs here",
+        ),
         "engine_tls": _ENGINE_TLS,
         "engine_certificate": {"anyOf": [_ref("issued"), {"type": "null"}]},
         "driver": {"anyOf": [_DRIVER, {"type": "null"}]},

@@ -56,7 +56,7 @@ OWNED_OPTIONS = {
     "enable-ssl-refresh": "fleet_engine.tls",
     "config": "fleet_models[].arguments (a file would hide options from the plan)",
     "device-ids": "the plan's placement",
-    "pipeline-parallel-size": "tensor_parallel_size and replicas (an instance stays on one host)",
+    "pipeline-parallel-size": "fleet_models[].pipeline_parallel_size",
     "data-parallel-size": "replicas",
     "data-parallel-size-local": "replicas",
     "data-parallel-rank": "replicas",
@@ -69,11 +69,11 @@ OWNED_OPTIONS = {
     "data-parallel-multi-port-external-lb": "replicas",
     "prefill-context-parallel-size": "tensor_parallel_size",
     "decode-context-parallel-size": "tensor_parallel_size",
-    "nnodes": "tensor_parallel_size and replicas (an instance stays on one host)",
-    "node-rank": "tensor_parallel_size and replicas (an instance stays on one host)",
-    "master-addr": "tensor_parallel_size and replicas (an instance stays on one host)",
-    "master-port": "tensor_parallel_size and replicas (an instance stays on one host)",
-    "headless": "tensor_parallel_size and replicas (an instance stays on one host)",
+    "nnodes": "fleet_models[].pipeline_parallel_size",
+    "node-rank": "fleet_models[].pipeline_parallel_size",
+    "master-addr": "fleet_models[].pipeline_parallel_size",
+    "master-port": "fleet_models[].pipeline_parallel_size",
+    "headless": "fleet_models[].pipeline_parallel_size",
 }
 
 
@@ -202,6 +202,20 @@ def argument_findings(model: Model) -> list[Finding]:
                 f"an option of vllm serve {VERSION}, without leading dashes",
                 f"correct or remove {where}",
             )
+        elif option == "distributed-executor-backend" and model.pipeline_parallel_size > 1 and value != "mp":
+            report(
+                "invalid_argument",
+                f"{where} is {_shown(value)}, and pipeline_parallel_size is {model.pipeline_parallel_size}",
+                "mp: the hosts of an instance find each other without Ray",
+                f"remove {where}",
+            )
+        elif option == "api-server-count" and model.pipeline_parallel_size > 1:
+            report(
+                "invalid_argument",
+                f"{where} is {_shown(value)}, and pipeline_parallel_size is {model.pipeline_parallel_size}",
+                "none: the processes of the further hosts have no API server, and refuse the option",
+                f"remove {where}",
+            )
         elif option in OWNED_OPTIONS:
             report("owned_argument", where, f"{OWNED_OPTIONS[option]}", f"remove {where}; use {OWNED_OPTIONS[option]}")
         elif option == "trust-remote-code" and value is not False:
@@ -294,7 +308,8 @@ def _user_arguments(arguments: Mapping[str, Any]) -> list[str]:
 def serve_arguments(model: Model, engine: Engine, size: int, port: int, encoder_mode: str = "weights") -> list[str]:
     """Return the arguments of ``vllm serve`` for one instance, as its container sees the model.
 
-    ``encoder_mode``: where the vision encoder lies (parallel.encoder_mode); ``weights`` is vLLM's default.
+    ``encoder_mode``: where the vision encoder lies (parallel.encoder_mode); ``weights`` is vLLM's default. The
+    processes of an instance over several hosts all get these; what starts one adds which of them it is.
     """
     arguments = [
         posixpath.join(MODELS_MOUNT, model.name),
@@ -311,6 +326,10 @@ def serve_arguments(model: Model, engine: Engine, size: int, port: int, encoder_
         "--shutdown-timeout",
         str(engine.shutdown_timeout_seconds),
     ]
+    if model.pipeline_parallel_size > 1:
+        # vLLM 0.32.0 without Ray: ranks go host by host, so each has one stage (v1/executor/multiproc_executor.py).
+        stages = str(model.pipeline_parallel_size)
+        arguments += ["--pipeline-parallel-size", stages, "--nnodes", stages, "--distributed-executor-backend", "mp"]
     if engine.accelerator == "cuda":
         arguments += ["--gpu-memory-utilization", f"{engine.gpu_memory_utilization:g}"]
     if model.quantization is not None:

@@ -145,6 +145,7 @@ def _read_model(value: Any, position: int, recorded: Any, findings: list[Finding
         arguments=reader.mapping("arguments", {}, "a mapping of vllm serve options to values"),
         max_output_tokens=reader.integer("max_output_tokens", None),
         autoscaling=read_autoscaling(reader),
+        pipeline_parallel_size=reader.integer("pipeline_parallel_size", 1),
     )
     if model.max_output_tokens is not None and 0 < model.context_length <= model.max_output_tokens:
         reader.report(

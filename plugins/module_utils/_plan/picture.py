@@ -20,7 +20,8 @@ from xml.sax.saxutils import escape
 
 from .findings import natural_key, some_of
 from .memory import gib
-from .table import count, ranges, summary
+from .parts import parts, used_gpus
+from .table import count, parallel, ranges, summary
 
 #: Line and fill colours: distinct also for most colour-blind readers (after Okabe and Ito), repeated beyond eight.
 PALETTE = (
@@ -156,7 +157,7 @@ class _Picture:
         self.models = sorted(served, key=natural_key)
         self.colours = {name: PALETTE[i % len(PALETTE)] for i, name in enumerate(self.models)}
         self.instances: dict[str, list[Mapping[str, Any]]] = {host: [] for host in self.hosts}
-        for instance in plan["instances"]:
+        for instance in parts(plan["instances"]):
             self.instances[instance["host"]].append(instance)
         widest = max((len(plan["hosts"][host]["expected_gpus"]) for host in self.hosts), default=1)
         self.mosaic = len(self.hosts) > _CARDS_AT_MOST
@@ -181,9 +182,10 @@ class _Picture:
     def _facts(self, name: str) -> str:
         """Return what the legend says about a model."""
         model = self.plan["models"][name]
-        sizes = "/".join(map(str, model["tensor_parallel_sizes"]))
+        size = parallel(model) + (" hosts" if model["pipeline_parallel_size"] > 1 else "")
+        needed = gib(model["memory"]["needed"])
         return (
-            f"{count(model['replicas'], 'instance')} · tensor parallel {sizes} · {gib(model['memory']['needed'])} of "
+            f"{count(model['replicas'], 'instance')} · tensor parallel {size} · {needed} of "
             f"{gib(model['memory']['gpu_memory'])} per GPU · {model['concurrency']} x {model['context_length']} tokens"
         )
 
@@ -226,7 +228,7 @@ class _Picture:
             out.text(_MARGIN + 36, y, name, 13, weight=600)
             out.text(self.facts_left, y, self._facts(name), 12, _SOFT)
             y += _LEGEND_ROW
-        used = sum(len(instance["gpus"]) for instance in self.plan["instances"])
+        used = used_gpus(self.plan["instances"])
         if used < sum(len(self.plan["hosts"][host]["expected_gpus"]) for host in self.hosts):
             out.box(_MARGIN, y - 12, 26, 16, _IDLE, _LINE, 4, 1)
             split = any(
@@ -384,7 +386,8 @@ class _Picture:
             cards: list[tuple[str, float]] = []
             for host in column:
                 cards.append((host, y))
-                here = [name for name in self.models if any(i["model"] == name for i in self.instances[host])]
+                answering = {i["model"] for i in self.instances[host] if not i["leader"]}
+                here = [name for name in self.models if name in answering]
                 height = self._card_height(host)
                 for place, name in enumerate(here):
                     stops[name].append(y + height * (place + 1) / (len(here) + 1))
@@ -446,7 +449,10 @@ class _Picture:
         stroke, fill = self.colours[instance["model"]]
         runs = _runs([gpu["index"] for gpu in instance["gpus"]], self.cells)
         indices = ranges([gpu["index"] for gpu in instance["gpus"]])
-        title = f"{instance['name']} on GPU {indices}, port {instance['port']}: {instance['why']}"
+        port = f":{instance['port']}" if not instance["leader"] else ""
+        name = instance["name"] if not instance["leader"] else f"of {instance['leader']}"
+        where = f", port {instance['port']}" if port else ""
+        title = f"{name} on GPU {indices}{where}: {instance['why']}"
         for run in runs:
             left, y = self._cell(x, top, run[0])
             width = len(run) * self.cell_width + (len(run) - 1) * _CELL_GAP
@@ -454,11 +460,12 @@ class _Picture:
             middle = left + width / 2
             label = f"GPU {ranges(run)}" if len(run) > 1 or len(runs) > 1 else f"GPU {run[0]}"
             if len(run) > 1:
-                self.out.text(middle, y + 19, _cut(instance["name"], width - 10, 11.5), 11.5, _INK, 600, "middle")
-                self.out.text(middle, y + 36, f"{label} · :{instance['port']}", 11, _SOFT, anchor="middle")
+                self.out.text(middle, y + 19, _cut(name, width - 10, 11.5), 11.5, _INK, 600, "middle")
+                shown = f"{label} · {port}" if port else label
+                self.out.text(middle, y + 36, shown, 11, _SOFT, anchor="middle")
             else:
                 self.out.text(middle, y + 19, label, 11.5, _INK, 600, "middle")
-                self.out.text(middle, y + 36, f":{instance['port']}", 11, _SOFT, anchor="middle")
+                self.out.text(middle, y + 36, port, 11, _SOFT, anchor="middle")
 
 
 def plan_as_svg(plan: Mapping[str, Any]) -> str:

@@ -2,11 +2,12 @@
 # PRIVATE to the collection: do not import this from outside, it may change without notice.
 """Which instance runs on which GPUs.
 
-The rules, in this order: a GPU serves one instance; an instance stays on one host and on GPUs of one kind; what runs
-already and is still right stays where it is; what must run (the given replicas, and one instance of every model with
-``replicas: auto``) is placed before the rest, the largest groups before the small ones, which fit into more gaps;
-replicas of a model go to the hosts that have the fewest of them, so that losing a host loses the fewest; a group
-prefers one NVLink domain, then one NUMA node, and the smallest gap that holds it, so that larger gaps stay whole.
+The rules, in this order: a GPU serves one instance; an instance stays on one host, or has as many GPUs on each of as
+many hosts as its model says, all of one kind; what runs already and is still right stays where it is; what must run
+(the given replicas, and one instance of every model with ``replicas: auto``) is placed before the rest, the largest
+groups before the small ones, which fit into more gaps; replicas of a model go to the hosts that have the fewest of
+them, so that losing a host loses the fewest; a group prefers one NVLink domain, then one NUMA node, and the smallest
+gap that holds it, so that larger gaps stay whole.
 Models with ``replicas: auto`` then share what is left: the next instance goes to the one that holds the fewest GPUs.
 
 An instance that runs is taken away only to make room for what must run: first one that its model (``replicas: auto``)
@@ -35,6 +36,17 @@ class Demand:
     sizes: Mapping[GpuKind, int]
     #: None: as many as its fair share.
     replicas: int | None
+    #: Hosts of an instance, each with ``sizes`` GPUs.
+    stages: int = 1
+
+
+@dataclass(frozen=True)
+class Share:
+    """What an instance has on one of its further hosts."""
+
+    host: str
+    gpus: tuple[Gpu, ...]
+    link: int
 
 
 @dataclass(frozen=True)
@@ -46,11 +58,13 @@ class Running:
     name: str
     port: int
     pci_addresses: tuple[str, ...]
+    #: (host, PCI addresses) of its further hosts.
+    further: tuple[tuple[str, tuple[str, ...]], ...] = ()
 
 
 @dataclass(frozen=True)
 class Placed:
-    """One instance on its GPUs."""
+    """One instance on its GPUs; of one over several hosts ``host`` is the one that answers."""
 
     model: str
     host: str
@@ -60,6 +74,13 @@ class Placed:
     link: int
     #: The instance that runs there already and stays; None for a new one.
     running: Running | None = None
+    #: Its further hosts, in the order of its stages.
+    further: tuple[Share, ...] = ()
+
+    @property
+    def every_gpu(self) -> int:
+        """How many GPUs it has on all of its hosts."""
+        return len(self.gpus) + sum(len(share.gpus) for share in self.further)
 
 
 def nvlink_domains(gpus: Sequence[Gpu]) -> dict[str, int]:
@@ -86,6 +107,8 @@ class _HostState:
 
     def __init__(self, host: Host, order: int) -> None:
         self.name = host.name
+        #: Only in a cluster the processes of several hosts are started and ended as one.
+        self.clustered = host.backend == "kubernetes"
         #: Place of the host among all, in the order of people.
         self.order = order
         self.gpus = {gpu.pci_address: gpu for gpu in host.gpus}
@@ -175,6 +198,10 @@ def _smallest(pools: Mapping[tuple[int, int], Sequence[Gpu]], size: int) -> tupl
     return tuple(min(enough, key=lambda pool: (len(pool), pool[0].index))[:size])
 
 
+def _by_index(gpus: Iterable[Gpu]) -> tuple[Gpu, ...]:
+    return tuple(sorted(gpus, key=lambda gpu: gpu.index))
+
+
 class _Queue:
     """One model: what is placed of it, and the hosts that can still take an instance, best first.
 
@@ -218,18 +245,22 @@ class _Queue:
             return None
         return (self.counts.get(host, 0), choice[0], choice[1], state.used, state.order, host)
 
-    def add(self, host: str, gpus: Sequence[Gpu]) -> None:
+    def add(self, instance: Placed) -> None:
         """Count an instance and take its GPUs."""
-        self.states[host].take(gpus)
-        self.counts[host] = self.counts.get(host, 0) + 1
-        self.gpus += len(gpus)
+        self.states[instance.host].take(instance.gpus)
+        for share in instance.further:
+            self.states[share.host].take(share.gpus)
+        self.counts[instance.host] = self.counts.get(instance.host, 0) + 1
+        self.gpus += instance.every_gpu
         self.placed += 1
 
-    def remove(self, host: str, gpus: Sequence[Gpu]) -> None:
+    def remove(self, instance: Placed) -> None:
         """Take an instance away."""
-        self.states[host].give_back(gpus)
-        self.counts[host] -= 1
-        self.gpus -= len(gpus)
+        self.states[instance.host].give_back(instance.gpus)
+        for share in instance.further:
+            self.states[share.host].give_back(share.gpus)
+        self.counts[instance.host] -= 1
+        self.gpus -= instance.every_gpu
         self.placed -= 1
 
     def refresh(self, host: str) -> None:
@@ -240,7 +271,9 @@ class _Queue:
                 heapq.heappush(self._heap, rank)
 
     def place(self) -> Placed | None:
-        """Place one more instance on the best host, or return None when there is no room."""
+        """Place one more instance on the best host or hosts, or return None when there is no room."""
+        if self.demand.stages > 1:
+            return self._place_over_hosts()
         if self._heap is None:
             self._heap = [rank for rank in map(self._rank, self.states) if rank is not None]
             heapq.heapify(self._heap)
@@ -261,9 +294,29 @@ class _Queue:
         if choice is None:
             return None
         _size, link, chosen = choice
-        gpus = tuple(sorted(chosen, key=lambda gpu: gpu.index))
-        self.add(host, gpus)
-        return Placed(self.demand.model, host, gpus, link)
+        instance = Placed(self.demand.model, host, _by_index(chosen), link)
+        self.add(instance)
+        return instance
+
+    def _place_over_hosts(self) -> Placed | None:
+        """Place one more instance on as many hosts as it needs.
+
+        Every host is looked at for each: such instances are large, so there are few.
+        """
+        for size, kind in self.sizes:
+            able = [
+                (self.counts.get(state.name, 0), found[0], state.used, state.order, state.name, found[1])
+                for state in self.states.values()
+                if state.clustered and (found := state.best(kind, size)) is not None
+            ]
+            if len(able) < self.demand.stages:
+                continue
+            chosen = sorted(sorted(able, key=lambda item: item[:4])[: self.demand.stages], key=lambda item: item[3])
+            first, *others = [Share(host, _by_index(gpus), link) for __, link, __, __, host, gpus in chosen]
+            instance = Placed(self.demand.model, first.host, first.gpus, first.link, further=tuple(others))
+            self.add(instance)
+            return instance
+        return None
 
 
 class _Placement:
@@ -286,25 +339,35 @@ class _Placement:
     def keep(self, running: Sequence[Running]) -> None:
         """Keep what runs and is still right: model, host, GPUs and tensor-parallel size, within the replicas."""
         for item in sorted(running, key=lambda r: (natural_key(r.host), natural_key(r.model), natural_key(r.name))):
-            queue, state = self.queues.get(item.model), self.states.get(item.host)
-            if queue is None or state is None:
+            queue = self.queues.get(item.model)
+            if queue is None or len(item.further) != queue.demand.stages - 1:
                 continue
-            gpus = tuple(
-                sorted(
-                    (state.gpus[address] for address in item.pci_addresses if address in state.gpus),
-                    key=lambda gpu: gpu.index,
-                )
-            )
-            if not gpus or len(gpus) != len(item.pci_addresses) or queue.demand.sizes.get(gpus[0].kind) != len(gpus):
+            places = ((item.host, item.pci_addresses), *item.further)
+            found = [self._still_right(queue.demand, host, addresses) for host, addresses in places]
+            shares = [share for share in found if share is not None]
+            kinds, hosts_of_it = {share.gpus[0].kind for share in shares}, {share.host for share in shares}
+            if len(shares) < len(found) or len(kinds) > 1 or len(hosts_of_it) < len(shares):
                 continue
-            if any(gpu.kind != gpus[0].kind or not state.is_free(gpu) for gpu in gpus):
-                continue
-            queue.add(item.host, gpus)
-            self.kept.setdefault(item.host, []).append(Placed(item.model, item.host, gpus, state.link(gpus), item))
+            first, *others = shares
+            instance = Placed(item.model, item.host, first.gpus, first.link, item, tuple(others))
+            queue.add(instance)
+            self.kept.setdefault(item.host, []).append(instance)
             hosts = self.kept_of.setdefault(item.model, {})
             hosts[item.host] = hosts.get(item.host, 0) + 1
         for queue in self.queues.values():
             self._trim(queue)
+
+    def _still_right(self, demand: Demand, host: str, addresses: Sequence[str]) -> Share | None:
+        """Return what runs on a host if a new instance could have the same GPUs."""
+        state = self.states.get(host)
+        if state is None or (demand.stages > 1 and not state.clustered):
+            return None
+        gpus = _by_index(state.gpus[address] for address in addresses if address in state.gpus)
+        if not gpus or len(gpus) != len(addresses) or demand.sizes.get(gpus[0].kind) != len(gpus):
+            return None
+        if any(gpu.kind != gpus[0].kind or not state.is_free(gpu) for gpu in gpus):
+            return None
+        return Share(host, gpus, state.link(gpus))
 
     def _trim(self, queue: _Queue) -> None:
         """Take away what is beyond the given replicas, from the hosts that have the most of the model."""
@@ -316,14 +379,14 @@ class _Placement:
         for instance in instances:
             self.kept[instance.host].remove(instance)
             self.kept_of[instance.model][instance.host] -= 1
-            self.queues[instance.model].remove(instance.host, instance.gpus)
-        for host in {instance.host for instance in instances}:
+            self.queues[instance.model].remove(instance)
+        for host in {host for item in instances for host in (item.host, *(share.host for share in item.further))}:
             for queue in self.queues.values():
                 queue.refresh(host)
 
     def fill(self, displace: bool) -> None:
         """Place what must run, then share the rest; ``displace`` also moves what must run itself."""
-        largest_first = sorted(self.queues.values(), key=lambda q: -min(q.demand.sizes.values()))
+        largest_first = sorted(self.queues.values(), key=lambda q: -min(q.demand.sizes.values()) * q.demand.stages)
         pending = True
         while pending:
             pending = False
@@ -350,6 +413,9 @@ class _Placement:
 
     def _make_room(self, queue: _Queue, displace: bool) -> bool:
         """Take away kept instances so that one more of this model has room; tell whether that was possible."""
+        if queue.demand.stages > 1:
+            # Room on one host is not enough; where there is none, all is planned anew (place).
+            return False
         spare = sorted(
             (q for q in self.queues.values() if q is not queue and q.demand.replicas is None and q.placed > 1),
             key=lambda q: (-q.gpus, natural_key(q.demand.model)),

@@ -96,6 +96,8 @@ class Model:
     #: Tokens that one request may have generated; None is no cap but the context.
     max_output_tokens: int | None = None
     autoscaling: Autoscaling | None = None
+    #: Hosts of one instance: each holds a part of the layers, on ``tensor_parallel_size`` GPUs.
+    pipeline_parallel_size: int = 1
 
 
 @dataclass(frozen=True)

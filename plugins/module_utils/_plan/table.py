@@ -11,6 +11,7 @@ from typing import Any
 
 from .findings import natural_key
 from .memory import gib
+from .parts import parts, used_gpus
 
 
 def plan_as_json(plan: Mapping[str, Any]) -> str:
@@ -48,6 +49,12 @@ def ranges(numbers: Sequence[int]) -> str:
     return ",".join(str(first) if first == last else f"{first}-{last}" for first, last in parts)
 
 
+def parallel(model: Mapping[str, Any]) -> str:
+    """Return the GPUs of an instance: on each host, and on how many hosts where it is on several."""
+    sizes = "/".join(map(str, model["tensor_parallel_sizes"]))
+    return sizes if model["pipeline_parallel_size"] == 1 else f"{sizes} x {model['pipeline_parallel_size']}"
+
+
 def summary(plan: Mapping[str, Any]) -> str:
     """Return the fleet's size in one line."""
     nodes = [host for host in plan["hosts"].values() if host["group"] == "gpu_nodes"]
@@ -56,7 +63,7 @@ def summary(plan: Mapping[str, Any]) -> str:
     workers = sum(1 for host in plan["hosts"].values() if host["group"] == "kube_nodes")
     watchers = sum(1 for host in plan["hosts"].values() if host["group"] == "monitoring")
     gpus = sum(len(host["expected_gpus"]) for host in nodes)
-    used = sum(len(instance["gpus"]) for instance in plan["instances"])
+    used = used_gpus(plan["instances"])
     split = sum(1 for host in nodes for gpu in host["expected_gpus"] if gpu["mig"] is not None)
     cluster = f"{count(control_planes, 'control plane')}, " if control_planes else ""
     cluster += f"{count(workers, 'worker')} without GPUs, " if workers else ""
@@ -83,7 +90,7 @@ def plan_as_table(plan: Mapping[str, Any]) -> str:
             (
                 name,
                 str(model["replicas"]),
-                "/".join(map(str, model["tensor_parallel_sizes"])),
+                parallel(model),
                 str(model["context_length"]),
                 str(model["concurrency"]),
                 gib(model["memory"]["needed"]),
@@ -98,8 +105,8 @@ def plan_as_table(plan: Mapping[str, Any]) -> str:
     free = []
     split = []
     by_host: dict[str, list[Mapping[str, Any]]] = {}
-    for instance in plan["instances"]:
-        by_host.setdefault(instance["host"], []).append(instance)
+    for part_of_it in parts(plan["instances"]):
+        by_host.setdefault(part_of_it["host"], []).append(part_of_it)
     for host in sorted(plan["hosts"], key=natural_key):
         part = plan["hosts"][host]
         if part["group"] != "gpu_nodes":
@@ -108,6 +115,10 @@ def plan_as_table(plan: Mapping[str, Any]) -> str:
         for instance in by_host.get(host, ()):
             indices = [gpu["index"] for gpu in instance["gpus"]]
             taken.update(indices)
+            if instance["leader"]:
+                behind = f"of {instance['leader']}"
+                rows.append((host, ranges(indices), instance["model"], behind, "", "", "", "", instance["why"]))
+                continue
             address = instance["address"] or "?"
             rows.append(
                 (

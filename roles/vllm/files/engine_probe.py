@@ -11,6 +11,8 @@ iterations tells, or a completion. So:
   writes down since when one has been missing, and a count that moved since then clears the engine. Without that
   evidence the engine lives; a restart costs every request in hand.
 - drain: wait until no request is in hand, or the time is over.
+- outlast: wait until the process that answers, in another pod, answers no more, or the time is over. What it has in
+  hand needs this one.
 
 With mutual TLS an engine answers only somebody who shows a client's certificate, and an engine is given none, so that
 one that is broken into can't ask the others. Then a handshake has to do, for which the engine's server process must
@@ -41,7 +43,7 @@ METRICS_SECONDS = 3.0
 """How long /metrics may take. It is served by the process that takes requests, not by the engine behind it."""
 
 PAUSE_SECONDS = 1.0
-"""Between two tries of ``start``, and between two looks of ``drain``."""
+"""Between two tries of ``start``, and between two looks of ``drain`` and ``outlast``."""
 
 LOOKS_WITHOUT_REQUESTS = 2
 """In a row, before nothing is in hand: a request that is being read is in no gauge yet."""
@@ -269,14 +271,33 @@ class Prober:
         return f"{0 if left is None else left:.0f} requests are in hand, the engine lets them finish"
 
 
+def outlast(
+    address: str,
+    port: int,
+    seconds: float,
+    clock: Callable[[], float] = time.monotonic,
+    sleep: Callable[[float], None] = time.sleep,
+) -> str:
+    """Wait until nobody takes connections at an address any more."""
+    deadline = clock() + seconds
+    while clock() < deadline:
+        try:
+            socket.create_connection((address, port), METRICS_SECONDS).close()
+        except OSError as fault:
+            return f"{address}:{port} answers no more ({fault or type(fault).__name__})"
+        sleep(PAUSE_SECONDS)
+    return f"{address}:{port} still answers, and the time is over"
+
+
 def main(arguments: Sequence[str]) -> int:
     """Answer one question by the exit status; what is printed becomes the event's message."""
     parser = argparse.ArgumentParser(prog="engine_probe.py", description="Tell how the engine in this pod is.")
-    parser.add_argument("question", choices=["start", "ready", "live", "drain"])
+    parser.add_argument("question", choices=["start", "ready", "live", "drain", "outlast"])
     parser.add_argument("--port", type=int, required=True)
-    parser.add_argument("--model", required=True)
+    parser.add_argument("--address-variable", help="environment variable with the address of who is to be outlasted")
+    parser.add_argument("--model")
     parser.add_argument("--api", choices=["chat", "completion"], default="chat")
-    parser.add_argument("--state", type=Path, required=True, help="file that one look leaves for the next")
+    parser.add_argument("--state", type=Path, help="file that one look leaves for the next")
     parser.add_argument("--seconds", type=float, required=True, help="how long an answer, a hang or a drain may take")
     parser.add_argument("--tls", action="store_true", help="the engine answers over mutual TLS")
     parser.add_argument("--client-certificate", help="to be asked over TLS; its key is --client-key")
@@ -284,6 +305,13 @@ def main(arguments: Sequence[str]) -> int:
     given = parser.parse_args(arguments)
     if (given.client_certificate is None) is not (given.client_key is None):
         parser.error("--client-certificate and --client-key go together")
+    if given.question == "outlast":
+        if not os.environ.get(given.address_variable or ""):
+            parser.error("outlast needs --address-variable, the name of a variable that has an address")
+        print(f"outlast: {outlast(os.environ[given.address_variable], given.port, given.seconds)}")
+        return 0
+    if given.model is None or given.state is None:
+        parser.error(f"{given.question} needs --model and --state")
     pair = (given.client_certificate, given.client_key) if given.client_key else None
     engine = Engine(given.port, given.model, given.api, given.seconds, given.tls, pair)
     prober = Prober(engine, given.state)

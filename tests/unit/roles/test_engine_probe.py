@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import ssl
 import threading
 import time
@@ -399,3 +400,35 @@ def test_the_exit_status_answers(server: Server, tmp_path: Path, capsys: pytest.
 )
 def test_sums_of_series(text: str, wanted: float | None) -> None:
     assert sum_of_metrics(text, "a") == wanted
+
+
+def test_a_further_process_outlasts_the_one_that_answers() -> None:
+    """As long as somebody takes connections there it waits, and not longer than it may."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        port = listener.getsockname()[1]
+        ticks = iter(range(100))
+        said = engine_probe.outlast("127.0.0.1", port, 3, clock=lambda: next(ticks), sleep=lambda __: None)
+        assert said == f"127.0.0.1:{port} still answers, and the time is over"
+    said = engine_probe.outlast("127.0.0.1", port, 60, sleep=lambda __: None)
+    assert said.startswith(f"127.0.0.1:{port} answers no more (")
+
+
+def test_outlasting_takes_the_address_from_the_environment(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["outlast", "--port", "1", "--seconds", "5", "--address-variable", "LWS_LEADER_ADDRESS"]
+    monkeypatch.delenv("LWS_LEADER_ADDRESS", raising=False)
+    with pytest.raises(SystemExit):
+        main(words)
+    assert "outlast needs --address-variable" in capsys.readouterr().err
+    monkeypatch.setenv("LWS_LEADER_ADDRESS", "127.0.0.1")
+    assert main(words) == 0
+    assert "127.0.0.1:1 answers no more" in capsys.readouterr().out
+
+
+def test_questions_about_an_engine_need_to_know_it(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["ready", "--port", "1", "--seconds", "5"])
+    assert "ready needs --model and --state" in capsys.readouterr().err

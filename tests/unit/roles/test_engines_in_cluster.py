@@ -12,6 +12,7 @@ import yaml
 from ansible.parsing.dataloader import DataLoader
 from ansible.template import Templar
 
+from ansible_collections.gpufleet.metal.plugins.module_utils._kubernetes.groups import worker_cache
 from ansible_collections.gpufleet.metal.plugins.module_utils._kubernetes.settings import EngineSettings
 
 ROOT = Path(__file__).parents[3]
@@ -63,7 +64,8 @@ def rendered(host: dict[str, Any], name: str, **variables: Any) -> Any:
     known: dict[str, Any] = {}
     for path in (ROOT / "roles" / "vllm" / "defaults" / "main.yml", ROOT / "playbooks" / VARIABLES):
         known.update(loader.load_from_file(str(path), trusted_as_template=True))
-    plan = {"hosts": {"gpu-1": host}, "kubernetes": {"control_plane": ["cp-1", "cp-2"]}}
+    others = {f"gpu-{number}": {"kubernetes": {"node_name": f"n-{number}"}} for number in (2, 3)}
+    plan = {"hosts": {"gpu-1": host, **others}, "kubernetes": {"control_plane": ["cp-1", "cp-2"]}}
     known.update({"fleet_plan": plan, "inventory_hostname": "gpu-1", **variables})
     return Templar(loader=loader, variables=known).template(known[name])
 
@@ -74,8 +76,24 @@ def test_a_host_outside_the_cluster_is_dockers() -> None:
 
 
 def test_a_node_is_asked_for_at_a_control_plane() -> None:
-    found = rendered({"kubernetes": {"node_name": "gpu-1"}}, "vllm_kubernetes")
-    assert found == {"node_name": "gpu-1", "api_host": "cp-1"}
+    host = {"kubernetes": {"node_name": "gpu-1"}, "instances": [{"workers": []}], "worker_of": []}
+    assert rendered(host, "vllm_kubernetes") == {
+        "node_name": "gpu-1",
+        "api_host": "cp-1",
+        "further_nodes": [],
+        "worker_caches": [],
+    }
+    assert rendered(host, "vllm_kubernetes", kubernetes_answering=["cp-2"])["api_host"] == "cp-2"
+
+
+def test_instances_over_several_hosts_have_pods_and_caches_elsewhere() -> None:
+    workers = [{"host": "gpu-2"}, {"host": "gpu-3"}]
+    part = {"host": "gpu-4", "name": "big-0"}
+    host = {"kubernetes": {"node_name": "gpu-1"}, "instances": [{"workers": workers}], "worker_of": [part]}
+    found = rendered(host, "vllm_kubernetes")
+    assert found["further_nodes"] == ["n-2", "n-3"]
+    # The set of pods claims it by that name.
+    assert found["worker_caches"] == [worker_cache("big-0", "gpu-4")]
 
 
 def test_pods_get_the_roles_options_and_their_defaults_are_the_same() -> None:

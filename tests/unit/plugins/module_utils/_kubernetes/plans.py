@@ -40,6 +40,8 @@ def instance(host: int, index: int, gpus: int = 1, **changes: Any) -> dict[str, 
             for place in range(index, index + gpus)
         ],
         "tensor_parallel_size": gpus,
+        "pipeline_parallel_size": 1,
+        "workers": [],
         "context_length": 8192,
         "arguments": ["/models/llama-3.3-70b-instruct", "--port", str(8000 + index), "--shutdown-timeout", "120"],
         "environment": {"HOME": "/cache", "DO_NOT_TRACK": "1"},
@@ -83,6 +85,7 @@ def plan(hosts: int = 2, instances: int = 2, gpus: int = 2) -> dict[str, Any]:
             "models_directory": "/srv/models",
             "image": {"reference": f"vllm/vllm-openai:v0.32.0@{DIGEST}", "archive": None, "id": None},
             "instances": mine,
+            "worker_of": [],
             "engine_tls": {"mode": "none"},
         }
         flow = {"destination": name, "protocol": "tcp", "source": "gateways", "forwarded": True, "why": "gateways"}
@@ -103,11 +106,35 @@ def autoscaled(made: dict[str, Any], concurrency: int = 8, minimum: int = 1, **c
     """Return a plan in which so many engines always run and the others while requests wait, by the plan's own rule."""
     instances = [{**item, "host": host} for host, part in made["hosts"].items() for item in part.get("instances", ())]
     wanted = Autoscaling(minimum, **{"waiting_requests": 4, **changes})
-    model = SimpleNamespace(name="llama-3.3-70b-instruct", autoscaling=wanted, concurrency=concurrency, replicas=None)
+    model = SimpleNamespace(
+        name="llama-3.3-70b-instruct",
+        autoscaling=wanted,
+        concurrency=concurrency,
+        replicas=None,
+        pipeline_parallel_size=1,
+    )
     findings: list[Any] = []
     scaled = plan_autoscaling(SimpleNamespace(models=[model], cluster=True), Engine(None), instances, findings)
     assert not findings
     made["models"] = {name: {"autoscaling": found} for name, found in scaled.items()}
+    return made
+
+
+def over_hosts(hosts: int = 2, **changes: Any) -> dict[str, Any]:
+    """Return a plan of so many hosts with one instance over all of them, two GPUs on each; the first one answers."""
+    made = plan(hosts, instances=1)
+    first, *others = (name for name in made["hosts"] if name.startswith("gpu-"))
+    found = made["hosts"][first]["instances"][0]
+    workers = [
+        {"host": name, "gpus": made["hosts"][name]["instances"][0]["gpus"], "why": "one NVLink domain"}
+        for name in others
+    ]
+    found.update({"pipeline_parallel_size": hosts, "workers": workers, **changes})
+    for worker in workers:
+        part = made["hosts"][worker["host"]]
+        part["instances"] = []
+        part["worker_of"] = [{"host": first, "name": found["name"], "model": found["model"], "gpus": worker["gpus"]}]
+    made["flows"] = [flow for flow in made["flows"] if flow["destination"] not in others or flow["port"] != 8000]
     return made
 
 

@@ -25,6 +25,7 @@ from ansible_collections.gpufleet.metal.plugins.modules import kubernetes_apply,
 from ansible_collections.gpufleet.metal.tests.unit.plugins.module_utils._kubernetes.plans import (
     autoscaled,
     of_kind,
+    over_hosts,
     plan,
     rendered,
 )
@@ -49,7 +50,7 @@ simulated = _load()
 
 
 def _validate(item: dict[str, Any]) -> None:
-    if item["apiVersion"] == "keda.sh/v1alpha1":
+    if item["kind"] in ("ScaledObject", "LeaderWorkerSet"):
         return
     try:
         kubernetes_validate.validate(item, "1.36", strict=True)
@@ -370,6 +371,43 @@ def test_a_rollout_tells_which_elastic_engines_run(cluster: Cluster) -> None:
     cluster.store.faults["unready"] = [f"Deployment/{item['metadata']['name']}"]
     with pytest.raises(FleetError, match="1 of 1 pods are of this version, 0 are ready"):
         cluster.rollout(objects=[item])
+
+
+def test_an_engine_over_several_hosts_is_applied_stopped_and_watched_as_one(cluster: Cluster) -> None:
+    cluster.store.add_node("gpu-2")
+    objects = rendered(over_hosts())
+    assert cluster.apply(objects)["changed"]
+    assert not cluster.apply(objects)["changed"]
+    engines = of_kind(objects, "LeaderWorkerSet")
+    (workload,) = cluster.rollout(objects=engines, required=True)["workloads"]
+    assert workload["ready"]
+    assert [(pod["name"], pod["node"]) for pod in workload["pods"]] == [
+        (f"{engines[0]['metadata']['name']}-0", "gpu-1"),
+        (f"{engines[0]['metadata']['name']}-0-1", "gpu-2"),
+    ]
+    inner = engines[0]["spec"]["leaderWorkerTemplate"]
+    inner["workerTemplate"]["metadata"]["annotations"]["gpufleet.metal/specification"] = "another"
+    changed = cluster.apply(objects, check_mode=True)["changes"]
+    assert [(change["kind"], change["restarts"]) for change in changed] == [("LeaderWorkerSet", True)]
+    assert cluster.apply(engines, replicas=0)["changed"]
+    (workload,) = cluster.rollout(objects=engines, required=False)["workloads"]
+    assert (workload["ready"], workload["pods"]) == (False, [])
+
+
+def test_a_set_of_pods_that_is_not_ready_is_said(cluster: Cluster) -> None:
+    cluster.store.add_node("gpu-2")
+    objects = rendered(over_hosts())
+    cluster.apply(objects)
+    name = of_kind(objects, "LeaderWorkerSet")[0]["metadata"]["name"]
+    cluster.store.faults = {"unready": [f"LeaderWorkerSet/{name}"]}
+    with pytest.raises(FleetError, match=f"LeaderWorkerSet gpufleet-serving/{name}: 1 of 1 sets of pods are of this v"):
+        cluster.rollout(objects=of_kind(objects, "LeaderWorkerSet"), wait_seconds=1)
+
+
+def test_a_cluster_without_the_controller_of_sets_is_told(cluster: Cluster) -> None:
+    cluster.store.faults["lacking"] = ["leaderworkerset.x-k8s.io/v1"]
+    with pytest.raises(FleetError, match=r"wanted LeaderWorkerSet 0\.8 or newer in it .* Nothing was changed$"):
+        cluster.apply(rendered(over_hosts()))
 
 
 def test_a_rollout_tells_what_runs(cluster: Cluster) -> None:

@@ -143,12 +143,15 @@ def test_slice_of_a_gpu_node() -> None:
                     {"pci_address": "0000:20:00.0", "uuid": None, "index": 1, "cdi_device": "nvidia.com/gpu=1"},
                 ],
                 "tensor_parallel_size": 2,
+                "pipeline_parallel_size": 1,
+                "workers": [],
                 "context_length": 1024,
                 "shm_size_bytes": 1073741824,
                 "shutdown_timeout_seconds": 30,
                 "stop_timeout_seconds": 45,
             }
         ],
+        "worker_of": [],
         "engine_tls": {
             "mode": "none",
             "directory": "/etc/gpufleet/engine",
@@ -299,6 +302,7 @@ def test_model() -> None:
     assert decided == {
         "tensor_parallel_size": 2,
         "tensor_parallel_sizes": [2],
+        "pipeline_parallel_size": 1,
         "replicas": 2,
         "gpus": 4,
         "context_length": 1024,

@@ -53,7 +53,8 @@ ENGINE_KEYS = (
 )
 MODEL_KEYS = (
     "arguments, autoscaling, concurrency, config, context_length, files_sha256, known_model, max_output_tokens, "
-    "minimum_compute_capability, name, quantization, replicas, source, tensor_parallel_size, weights_bytes"
+    "minimum_compute_capability, name, pipeline_parallel_size, quantization, replicas, source, tensor_parallel_size, "
+    "weights_bytes"
 )
 NAMES = "up to 63 of a-z, 0-9, '.', '_' and '-', the first a letter or a digit"
 
@@ -155,8 +156,8 @@ CASES: list[Any] = [
             "80GB",
             "tensor parallel 2 x pipeline parallel 3: 2 GPUs (H100 SXM5 80GB) in each of 3 hosts, such as gpu-1, "
             "gpu-2, gpu-3 (53.2 GiB of 73.3 GiB per GPU)",
-            "an instance over several hosts needs Kubernetes or Ray below the engine, which is not there yet; to fit "
-            "on one host: lower context_length (now 131072; up to 6800 fits)",
+            "set pipeline_parallel_size to 3 and have the hosts in kube_nodes; or, to fit on one host: lower "
+            "context_length (now 131072; up to 6800 fits)",
         ),
         id="model needs several hosts",
     ),

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import base64
 import http.client
 import time
 from collections.abc import Callable, Sequence
@@ -19,6 +20,15 @@ def status_of(target: Target, path: str, credential: str) -> int | str:
     """Return the status that the gateway answers, or why there is no answer."""
     try:
         return request(replace(target, api_key=credential), "GET", path).status
+    except ProbeError as fault:
+        return str(fault)
+
+
+def login_status(target: Target, username: str, password: str) -> int | str:
+    """Return the status that a registry answers to a login sent as it is, or why there is no answer."""
+    token = base64.b64encode(f"{username}:{password}".encode()).decode()
+    try:
+        return request(replace(target, headers={"Authorization": f"Basic {token}"}), "GET", "/").status
     except ProbeError as fault:
         return str(fault)
 

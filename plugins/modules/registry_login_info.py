@@ -12,6 +12,7 @@ version_added: 0.1.0
 description:
   - Has the Docker engine of the host log in to a registry with each login, as C(docker login) does, and compares what
     comes back with what is wanted. Nothing is stored.
+  - With O(url) the host itself asks, and sends each login as containerd does; no Docker engine is needed.
   - It is the proof that a rotation of a registry's logins wants, and never fails because of what it finds.
   - Changes nothing.
 author:
@@ -50,6 +51,14 @@ options:
     description: The Docker engine's socket.
     type: path
     default: /var/run/docker.sock
+  url:
+    description:
+      - The server that answers for the registry, as in C(kubernetes_registries). It is asked at C(/v2/), with the login
+        as basic authentication, which is what containerd sends with each request. It is asked without a proxy.
+    type: str
+  ca_path:
+    description: A file with the authority that the server's certificate is trusted by, instead of the system's.
+    type: path
 extends_documentation_fragment:
   - gpufleet.metal.read_only
 seealso:
@@ -66,6 +75,17 @@ EXAMPLES = r"""
   register: proof
   failed_when: proof.faults | length > 0
   no_log: true
+
+- name: Prove it on a node of a cluster
+  gpufleet.metal.registry_login_info:
+    registry: registry.example.org
+    url: https://registry.example.org
+    ca_path: /etc/containerd/certs.d/registry.example.org/ca.crt
+    accepted: "{{ rotation_accepted }}"
+    refused: "{{ rotation_refused }}"
+  register: proof
+  failed_when: proof.faults | length > 0
+  no_log: true
 """
 
 RETURN = r"""
@@ -77,18 +97,35 @@ faults:
   sample: ["credential 1 of 1 to be refused: answered 200, wanted 401"]
 """
 
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.gpufleet.metal.plugins.module_utils._credentials import wait_for_credentials
+from ansible_collections.gpufleet.metal.plugins.module_utils._credentials import login_status, wait_for_credentials
 from ansible_collections.gpufleet.metal.plugins.module_utils._docker import DockerClient
 from ansible_collections.gpufleet.metal.plugins.module_utils._errors import FleetError
+from ansible_collections.gpufleet.metal.plugins.module_utils._kubernetes.containerd import api_root
+from ansible_collections.gpufleet.metal.plugins.module_utils._probe import Target
 
 LOGIN: dict[str, Any] = {
     "username": {"type": "str", "required": True},
     "password": {"type": "str", "required": True, "no_log": True},
 }
+
+
+def asker(options: Mapping[str, Any]) -> Callable[[dict[str, str]], int | str]:
+    """Return what asks the registry with one login: 200, 401, or why neither came. Raises InvalidInputError."""
+    if options["url"]:
+        target = Target(url=api_root(options["registry"], options["url"]), ca_path=options["ca_path"])
+        return lambda login: login_status(target, login["username"], login["password"])
+    client = DockerClient(options["docker_socket"])
+
+    def ask(login: dict[str, str]) -> int | str:
+        status, said = client.login_status({**login, "serveraddress": options["registry"]})
+        return status if status in (200, 401) else f"the engine answered {status} ({said})"
+
+    return ask
 
 
 def main() -> None:
@@ -101,17 +138,15 @@ def main() -> None:
             "refused": logins,
             "wait_seconds": {"type": "float", "default": 0},
             "docker_socket": {"type": "path", "default": "/var/run/docker.sock"},
+            "url": {"type": "str"},
+            "ca_path": {"type": "path"},
         },
+        required_by={"ca_path": "url"},
         supports_check_mode=True,
     )
     options = module.params
-    client = DockerClient(options["docker_socket"])
-
-    def ask(login: dict[str, str]) -> int | str:
-        status, said = client.login_status({**login, "serveraddress": options["registry"]})
-        return status if status in (200, 401) else f"the engine answered {status} ({said})"
-
     try:
+        ask = asker(options)
         faults = wait_for_credentials(options["accepted"], options["refused"], ask, options["wait_seconds"])
     except FleetError as error:
         module.fail_json(msg=str(error))

@@ -152,3 +152,19 @@ def registry_files(registries: Sequence[Mapping[str, Any]]) -> list[dict[str, An
             files.append({"dest": f"{directory}/ca.crt", "content": f"{ca.rstrip()}\n"})
         files.append({"dest": f"{directory}/hosts.toml", **text})
     return files
+
+
+def api_root(registry: str, url: str) -> str:
+    """Return the address, without its last slash, at which the server of ``url`` says whether it takes a login.
+
+    That is ``/v2/`` of the registry's API, whatever of it a mirror's address goes on with. Raises InvalidInputError.
+    """
+    scheme, __, rest = url.partition("://")
+    host, *parts = rest.rstrip("/").split("/")
+    parts = parts or ["v2"]
+    if not _URL.fullmatch(url) or "v2" not in parts:
+        raise InvalidInputError(
+            f"the url of {registry} in kubernetes_registries is {url!r}, wanted one without a path or with /v2 in it: "
+            "there a registry says whether it takes a login"
+        )
+    return "/".join([f"{scheme}://{host}", *parts[: parts.index("v2") + 1]])

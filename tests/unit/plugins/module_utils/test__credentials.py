@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import base64
 import http.server
 import threading
 from collections.abc import Iterator
@@ -66,8 +67,12 @@ class _Gateway(http.server.BaseHTTPRequestHandler):
         """Stay quiet."""
 
     def do_GET(self) -> None:
-        """Take one key, for one path."""
-        good = self.path == "/v1/models" and self.headers["Authorization"] == f"Bearer {GOOD}"
+        """Take one key, for one path, and one login, for another."""
+        token = base64.b64encode(f"pull:{GOOD}".encode()).decode()
+        good = (self.path, self.headers["Authorization"]) in [
+            ("/v1/models", f"Bearer {GOOD}"),
+            ("/v2/", f"Basic {token}"),
+        ]
         self.send_response(200 if good else 401)
         self.send_header("Content-Length", "0")
         self.end_headers()
@@ -88,5 +93,15 @@ def test_a_real_answer(gateway: str) -> None:
 
 def test_no_answer_is_no_refusal() -> None:
     said = _credentials.status_of(Target(url="http://127.0.0.1:1", timeout=2), "/v1/models", GOOD)
+    assert "nothing listens there" in str(said)
+    assert GOOD not in str(said)
+
+
+def test_what_a_registry_answers_to_a_login(gateway: str) -> None:
+    target = Target(url=f"{gateway}/v2")
+    assert _credentials.login_status(target, "pull", GOOD) == 200
+    assert _credentials.login_status(target, "pull", OLD) == 401
+    assert _credentials.login_status(target, "other", GOOD) == 401
+    said = _credentials.login_status(Target(url="http://127.0.0.1:1/v2", timeout=2), "pull", GOOD)
     assert "nothing listens there" in str(said)
     assert GOOD not in str(said)

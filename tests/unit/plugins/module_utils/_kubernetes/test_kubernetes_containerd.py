@@ -149,3 +149,27 @@ def test_a_registry_that_cannot_be_is_named(entries: list[dict[str, str]], messa
     with pytest.raises(InvalidInputError) as caught:
         containerd.registry_files(entries)
     assert str(caught.value) == f"kubernetes_registries{message}"
+
+
+@pytest.mark.parametrize(
+    ("url", "root"),
+    [
+        ("https://r.example:5000", "https://r.example:5000/v2"),
+        ("https://r.example/", "https://r.example/v2"),
+        ("https://m.example/v2/registry.k8s.io", "https://m.example/v2"),
+        ("https://m.example/v2/", "https://m.example/v2"),
+        ("https://m.example/artifactory/api/docker/k8s/v2/registry", "https://m.example/artifactory/api/docker/k8s/v2"),
+    ],
+)
+def test_where_a_registry_is_asked_about_logins(url: str, root: str) -> None:
+    assert containerd.api_root("r.example", url) == root
+
+
+@pytest.mark.parametrize("url", ["https://m.example/mirror", "m.example", "https://m.example/v2x/images"])
+def test_an_address_that_says_nothing_about_logins(url: str) -> None:
+    with pytest.raises(InvalidInputError) as caught:
+        containerd.api_root("r.example", url)
+    assert str(caught.value) == (
+        f"the url of r.example in kubernetes_registries is {url!r}, wanted one without a path or with /v2 in it: there "
+        "a registry says whether it takes a login"
+    )

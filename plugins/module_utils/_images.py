@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 # PRIVATE to the collection: do not import this from outside, it may change without notice.
-"""Have one pinned image in a Docker engine, from its registry or from an archive, and bring it in at most once."""
+"""Have one pinned image in an engine, from its registry or from an archive, and bring it in at most once."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class ImageError(FleetError):
 
 
 class Engine(Protocol):
-    """What is needed of :class:`_docker.DockerClient`."""
+    """What is needed of :class:`_docker.DockerClient` and :class:`_containerd_images.Containerd`."""
 
     def info(self) -> dict[str, Any]:
         """The engine's own state."""
@@ -125,12 +125,14 @@ class Store:
         downloads: str,
         client_config: str,
         fetch: Callable[..., Digest] = _download.fetch,
+        room: str = "make room, or move the engine's data-root (docker_daemon_options)",
     ) -> None:
         self._engine = engine
         self._records = records
         self._downloads = downloads
         self._client_config = client_config
         self._fetch = fetch
+        self._room = room
 
     def look_up(self, want: Wanted) -> str | None:
         """The id of the wanted image if the engine has it."""
@@ -172,7 +174,7 @@ class Store:
         if free < wanted_free:
             raise ImageError(
                 f"{root} has {_download.gib(free)} GiB free, wanted {_download.gib(wanted_free)} GiB for the image: "
-                "make room, or move the engine's data-root (docker_daemon_options)"
+                f"{self._room}"
             )
 
     def _id_of(self, name: str) -> str | None:

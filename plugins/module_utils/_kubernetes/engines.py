@@ -318,7 +318,7 @@ def deployment(
             "template": {
                 "metadata": {
                     "labels": marks,
-                    "annotations": {**described, **checksums(instance, config)},
+                    "annotations": {**described, **checksums(node, instance, config)},
                 },
                 "spec": {
                     "nodeSelector": {HOSTNAME_LABEL: node.node_name},
@@ -343,11 +343,14 @@ def description(node: EngineNode, instance: Mapping[str, Any]) -> dict[str, str]
     }
 
 
-def checksums(instance: Mapping[str, Any], config: Sequence[Object]) -> dict[str, str]:
+def checksums(node: EngineNode, instance: Mapping[str, Any], config: Sequence[Object]) -> dict[str, str]:
     """Return the annotations that make another pod of what changes outside of it."""
+    # An image without a digest in its name is another one when its archive is.
+    archive = {f"{PREFIX}image": node.image["archive_sha256"]} if image_of(node)[1] == "Never" else {}
     return {
         f"{PREFIX}specification": checksum(instance),
         f"{PREFIX}configuration": checksum(*(item["data"] for item in config)),
+        **archive,
     }
 
 

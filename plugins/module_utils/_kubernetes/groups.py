@@ -153,7 +153,7 @@ def leader_worker_set(
     engine = {ENGINE_LABEL: engine_name(node.host, instance["name"])}
     places = node.workers[instance["name"]]
     described = description(node, instance)
-    annotations = {**described, **checksums(instance, config)}
+    annotations = {**described, **checksums(node, instance, config)}
     directories = _directories(node, node.host, instance, settings)
     mounts = [_mount(purpose, place) for purpose, place, __ in directories]
     passing = passing_volumes(instance, settings)

@@ -115,11 +115,17 @@ def test_an_engine_on_processors_asks_for_no_gpu() -> None:
     assert [item["metadata"]["name"] for item in of_kind(objects, "DaemonSet")] == ["kube-network-policies"]
 
 
-def test_an_image_from_an_archive_is_never_pulled() -> None:
+def test_an_image_from_an_archive_is_never_pulled_and_another_archive_makes_another_pod() -> None:
     made = plan()
-    made["hosts"]["gpu-1"]["image"] = {"reference": "engine:1", "archive": "file:///srv/engine.tar", "id": DIGEST}
+    image = {"reference": "engine:1", "archive": "file:///srv/engine.tar", "archive_sha256": "a" * 64, "id": DIGEST}
+    made["hosts"]["gpu-1"]["image"] = image
     container = engine(rendered(made))[1]
     assert (container["image"], container["imagePullPolicy"]) == ("engine:1", "Never")
+    before = _annotations(made)
+    image["archive_sha256"] = "b" * 64
+    changed = {name for name, found in _annotations(made).items() if found != before[name]}
+    assert changed == {name for name in before if name.startswith("gpu-1")}
+    assert changed
 
 
 def test_taints_of_the_node_are_tolerated() -> None:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -31,11 +32,23 @@ def compared(*names: str, **actions: list[dict[str, Any]]) -> dict[str, Any]:
     return {"results": [{"__vllm_instance": {"name": name}, "actions": actions.get(name, [])} for name in names]}
 
 
-def test_the_backend_is_no_part_of_what_a_container_is_made_of() -> None:
+def test_what_is_the_same_under_docker_is_no_part_of_what_a_container_is_made_of() -> None:
     """A plan that names it gives the same digest as one of before, so that no engine is replaced for it."""
     before = {"name": "a", "model": "m", "port": 8000, "arguments": ["x"], "gpus": []}
-    assert rendered("__specified", __vllm_instance={**before, "backend": "docker"}) == before
+    named = {**before, "backend": "docker", "pipeline_parallel_size": 1, "workers": []}
+    assert rendered("__specified", __vllm_instance=named) == before
     assert rendered("__specified", __vllm_instance=before) == before
+
+
+def test_the_role_takes_every_key_of_an_instance_that_the_plan_has() -> None:
+    """Or it refuses all of them, on every host."""
+    specification = DataLoader().load_from_file(str(ROLE / "meta" / "argument_specs.yml"))
+    options = specification["argument_specs"]["main"]["options"]["vllm_instances"]["options"]
+    schema = json.loads((ROLE.parents[1] / "docs" / "plan.schema.json").read_text(encoding="utf-8"))
+    planned = schema["$defs"]["gpu_node"]["properties"]["instances"]["items"]["properties"]
+    assert set(planned) <= set(options)
+    workers = planned["workers"]["items"]["properties"]
+    assert set(workers) == set(options["workers"]["options"])
 
 
 def test_the_defaults_of_tls_are_the_ones_that_the_specification_states() -> None:

@@ -261,7 +261,8 @@ class Sftp:
 
     def _batch(self, *commands: str) -> str:
         told = self.options
-        argv = ["sftp", "-q", "-b", "-", "-F", "/dev/null", "-P", str(told["port"]), "-i", told["identity_file"]]
+        # Not quiet: then ssh would not say why it was refused.
+        argv = ["sftp", "-b", "-", "-F", "/dev/null", "-P", str(told["port"]), "-i", told["identity_file"]]
         settings = (
             "BatchMode=yes",
             "IdentitiesOnly=yes",
@@ -270,6 +271,7 @@ class Sftp:
             "GlobalKnownHostsFile=/dev/null",
             "ConnectTimeout=20",
             "ServerAliveInterval=15",
+            "LogLevel=ERROR",
         )
         argv += [item for setting in settings for item in ("-o", setting)]
         try:

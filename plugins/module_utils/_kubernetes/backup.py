@@ -34,6 +34,9 @@ def option_faults(options: Mapping[str, Any]) -> list[str]:
             f"kubernetes_backup_keep_copies is {copies}, wanted kubernetes_backup_keep ({keep}) or more, or 0 where "
             f"the destination removes old ones itself"
         )
+    hours = int(options["maximum_age_hours"])
+    if hours < 1:
+        found.append(f"kubernetes_backup_maximum_age_hours is {hours}, wanted 1 or more")
     return found + tool_faults(options["tools"], options["tools_sha256"])
 
 

@@ -448,22 +448,29 @@ class Backup:
         )
         return name
 
-    def copy(self) -> list[str]:
-        """Bring what is missing to the destination, and read each of them back; returns their names."""
+    def copy(self, made: str) -> list[str]:
+        """Bring what is missing to the destination, and read each of them back; returns their names.
+
+        The one that was made now is brought whatever its name: a clock that was ahead once left later names there.
+        """
         destination = self.destination
         there = destination.names()
         wanted = pending(os.listdir(self.directory), there, self.prefix)
+        if made not in there and made not in wanted:
+            wanted.append(made)
         for name in wanted:
             described = self.directory / description_of(name)
-            # The description first, so that no copy is without one.
+            # The description first, so that no copy is without one. It is there where a run was killed after it, and not
+            # every server renames onto what is there.
             for path in (described, self.directory / name):
-                destination.put(path)
+                if path.name not in there:
+                    destination.put(path)
             with tempfile.TemporaryDirectory(dir=self.directory, prefix="work-") as work:
                 back = Path(work) / name
                 destination.fetch(name, back)
-                found, made = sha256_of(back), json.loads(described.read_text(encoding="utf-8"))["sha256"]
-            if found != made:
-                raise BackupError(f"the copy of {name} has the SHA-256 {found} when it is read back, wanted {made}")
+                found, sealed = sha256_of(back), json.loads(described.read_text(encoding="utf-8"))["sha256"]
+            if found != sealed:
+                raise BackupError(f"the copy of {name} has the SHA-256 {found} when it is read back, wanted {sealed}")
             self.note(last_copy=int(self.clock()), copied=name)
         there = destination.names()
         gone = surplus(there, self.prefix, int(self.told["keep_copies"]))
@@ -486,7 +493,7 @@ class Backup:
             try:
                 name = self.make()
                 print(f"made {name}", flush=True)
-                copied = self.copy()
+                copied = self.copy(name)
                 print(f"copied {', '.join(copied)}, and read back", flush=True)
                 self.prune()
             except (BackupError, OSError, ValueError, KeyError) as fault:

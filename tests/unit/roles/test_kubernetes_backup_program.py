@@ -227,6 +227,34 @@ def test_what_a_killed_run_left_is_removed(place: Place) -> None:
     assert not [name for name in left if name.startswith("work-") or name.endswith(".part")]
 
 
+def test_a_clock_that_was_ahead(place: Place) -> None:
+    place.now += 86400
+    place.backup().back_up()
+    place.now -= 86400
+    place.backup().back_up()
+    assert len(place.there()) == len(program.own(os.listdir(place.root / "backup"), PREFIX)) == 2
+    assert place.backup().state()["last_copy"] == int(place.now) - 60
+
+
+def test_a_description_that_a_killed_run_has_left(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    put: list[str] = []
+    bring = program.Directory.put
+
+    def killed(destination: program.Directory, path: Path) -> None:
+        if path.name.endswith(".age") and len(put) == 1:
+            raise BackupError("killed")
+        put.append(path.name)
+        bring(destination, path)
+
+    monkeypatch.setattr(program.Directory, "put", killed)
+    with pytest.raises(BackupError, match="killed"):
+        place.backup().back_up()
+    put.append("another run")
+    place.backup().back_up()
+    assert len(put) == len({*put})
+    assert len(place.there()) == 2
+
+
 def test_two_runs_at_once(place: Place) -> None:
     with place.backup().alone(), pytest.raises(BackupError, match="another run is at it"):
         place.backup().back_up()

@@ -76,6 +76,7 @@ def options(**changes: Any) -> dict[str, Any]:
             ],
         ),
         ({"keep": 0, "keep_copies": 0}, ["kubernetes_backup_keep is 0, wanted 1 or more"]),
+        ({"maximum_age_hours": 0}, ["kubernetes_backup_maximum_age_hours is 0, wanted 1 or more"]),
         (
             {"cluster_name": "a_b"},
             ["kubernetes_backup_cluster_name is 'a_b', wanted lower-case letters, digits, hyphens and dots"],

@@ -29,7 +29,9 @@ KUBERNETES = Path("/etc/kubernetes")
 PKI = KUBERNETES / "pki"
 MANIFESTS = KUBERNETES / "manifests"
 KUBELET = Path("/var/lib/kubelet")
-STATE = Path("/var/lib/etcd/simulated.json")
+DATA = Path("/var/lib/etcd")
+#: Where a member of etcd has its data.
+STATE = DATA / "member" / "simulated.json"
 FAULTS = Path("/srv/simulated_kubernetes")
 #: Where scenarios look for no change: to be asked something is none.
 CALLS = Path("/var/log/simulated_kubernetes.calls")

@@ -89,7 +89,8 @@ def preflight(control_plane: bool, version: str | None, ignored: list[str]) -> N
     ]:
         if path.exists():
             errors.append(f"[ERROR FileAvailable-{str(path).replace('/', '-')}]: {path} already exists")
-    if control_plane and common.STATE.parent.is_dir() and any(common.STATE.parent.iterdir()):
+    used = common.DATA.is_dir() and any(common.DATA.iterdir())
+    if control_plane and used and "DirAvailable--var-lib-etcd" not in ignored:
         errors.append("[ERROR DirAvailable--var-lib-etcd]: /var/lib/etcd is not empty")
     for name in ("net/ipv4/ip_forward", "net/bridge/bridge-nf-call-iptables"):
         path = Path("/proc/sys") / name
@@ -128,9 +129,12 @@ def runtime_errors() -> list[str]:
 
 
 def make_authorities() -> None:
-    """Make what all control planes share."""
+    """Make what all control planes share, as far as it is not there."""
     for name in ("ca", "front-proxy-ca", "etcd/ca"):
-        common.certificate(name, None, f"/CN={name.replace('/', '-')}", days=3650)
+        if not (PKI / f"{name}.key").exists():
+            common.certificate(name, None, f"/CN={name.replace('/', '-')}", days=3650)
+    if (PKI / "sa.key").exists():
+        return
     common.run("openssl", "ecparam", "-name", "prime256v1", "-genkey", "-noout", "-out", str(PKI / "sa.key"))
     (PKI / "sa.key").chmod(0o600)
     common.write(PKI / "sa.pub", common.run("openssl", "pkey", "-in", str(PKI / "sa.key"), "-pubout"), 0o644)
@@ -234,10 +238,10 @@ def wait(what: str, url: str, seconds: int = 40) -> None:
         time.sleep(0.2)
 
 
-def found_cluster(found: dict[str, Any], registration: dict[str, Any], address: str) -> None:
+def found_cluster(found: dict[str, Any], registration: dict[str, Any], address: str, ignored: list[str]) -> None:
     """What kubeadm init does before its kubelet registers the node."""
     cluster = found["ClusterConfiguration"]
-    preflight(True, cluster["kubernetesVersion"], registration.get("ignorePreflightErrors", []))
+    preflight(True, cluster["kubernetesVersion"], [*registration.get("ignorePreflightErrors", []), *ignored])
     say_phase("certs", "Generating certificates")
     make_authorities()
     make_control_plane(cluster, registration["name"], address)
@@ -259,7 +263,9 @@ def found_cluster(found: dict[str, Any], registration: dict[str, Any], address: 
         "addons": cluster["kubernetesVersion"],
         "members": {registration["name"]: {"address": address, "id": str(secrets.randbits(63))}},
     }
-    common.write(common.STATE, json.dumps(state))
+    # etcd starts over the data that are there.
+    if not common.STATE.exists():
+        common.write(common.STATE, json.dumps(state))
     write_kubelet(found["KubeletConfiguration"], registration)
     die_if_asked("init")
     start_kubelet()
@@ -268,7 +274,9 @@ def found_cluster(found: dict[str, Any], registration: dict[str, Any], address: 
 def initialise(argv: list[str]) -> None:
     """kubeadm init."""
     given, words = options(
-        argv, ("--config",), ("--skip-token-print", "--upload-certs", "--skip-certificate-key-print")
+        argv,
+        ("--config", "--ignore-preflight-errors"),
+        ("--skip-token-print", "--upload-certs", "--skip-certificate-key-print"),
     )
     found = common.documents(Path(given.get("--config", "")))
     schema.validate(found)
@@ -288,7 +296,7 @@ def initialise(argv: list[str]) -> None:
     if skipped and (set(skipped) != FIRST_PHASES or not common.STATE.exists()):
         raise SimulatedError(f"stand-in: cannot go on with {skipped} skipped, wanted those that were done before")
     if not skipped:
-        found_cluster(found, registration, address)
+        found_cluster(found, registration, address, given.get("--ignore-preflight-errors", "").split(","))
     wait("API server", f"https://{address}:6443/livez")
     die_if_asked("init-late")
     client = common.Client(KUBERNETES / "admin.conf")
@@ -432,13 +440,11 @@ def reset(argv: list[str]) -> None:
         except SimulatedError as fault:
             common.say(f"[reset] WARNING: {fault}")
     common.run("systemctl", "stop", "kubelet.service")
-    for directory in (MANIFESTS, common.KUBELET, PKI):
+    for directory in (MANIFESTS, common.KUBELET, PKI, common.DATA):
         for path in sorted(directory.rglob("*"), reverse=True) if directory.is_dir() else []:
             path.rmdir() if path.is_dir() else path.unlink()
     for path in KUBERNETES.glob("*.conf"):
         path.unlink()
-    if common.STATE.exists():
-        common.STATE.unlink()
     for path in common.CONTAINERS.glob("*"):
         path.unlink()
     common.say("[reset] The reset process does not reset or clean up iptables, nftables or CNI configuration")

@@ -460,8 +460,8 @@ class Backup:
             wanted.append(made)
         for name in wanted:
             described = self.directory / description_of(name)
-            # The description first, so that no copy is without one. It is there where a run was killed after it, and not
-            # every server renames onto what is there.
+            # The description first, so that no copy is without one. It is there where a run was killed after it, and
+            # not every server renames onto what is there.
             for path in (described, self.directory / name):
                 if path.name not in there:
                     destination.put(path)

@@ -385,15 +385,24 @@ def kubeadm(argv: list[str]) -> None:
         node, address, endpoint, living = argv[1:5]
         client = [f"--cacert={PKI}/etcd/ca.crt", f"--cert={PKI}/etcd/join.crt", f"--key={PKI}/etcd/join.key"]
         certificate("etcd/join", "etcd/ca", "/CN=join", "clientAuth")
-        out = run(
-            "etcdctl",
-            f"--endpoints=https://{living}:2379",
-            *client,
-            "member",
-            "add",
-            node,
-            f"--peer-urls=https://{address}:2380",
-        )
+        # As kubeadm, which asks for minutes: the member before may still be on its way.
+        end = time.monotonic() + 60
+        while True:
+            try:
+                out = run(
+                    "etcdctl",
+                    f"--endpoints=https://{living}:2379",
+                    *client,
+                    "member",
+                    "add",
+                    node,
+                    f"--peer-urls=https://{address}:2380",
+                )
+                break
+            except SimulatedError:
+                if time.monotonic() > end:
+                    raise
+                time.sleep(1)
         cluster = next(line for line in out.splitlines() if line.startswith("ETCD_INITIAL_CLUSTER=")).split("=", 1)[1]
         enter(node, address, endpoint, cluster.strip('"'), "existing")
     elif argv[:1] == ["reset"]:

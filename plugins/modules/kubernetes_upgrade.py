@@ -41,6 +41,11 @@ options:
       - How long the node may take to be ready with the new version.
     type: int
     default: 300
+  cgroup_v1_allowed:
+    description:
+      - Whether kubeadm is told to ignore its check SystemVerification, which refuses hosts with cgroup v1.
+    type: bool
+    default: false
 attributes:
   check_mode:
     description: Says what it would do.
@@ -83,6 +88,7 @@ def argument_spec() -> dict[str, Any]:
         "version": {"type": "str", "required": True},
         "node_name": {"type": "str", "required": True},
         "deadline_seconds": {"type": "int", "default": 300},
+        "cgroup_v1_allowed": {"type": "bool", "default": False},
     }
 
 
@@ -106,7 +112,13 @@ def main() -> None:
     """Run as an Ansible module."""
     module = AnsibleModule(argument_spec=argument_spec(), supports_check_mode=True)
     told = module.params
-    upgrade = Upgrade(Host(runner(module)), told["node_name"], told["version"], told["deadline_seconds"])
+    upgrade = Upgrade(
+        Host(runner(module)),
+        told["node_name"],
+        told["version"],
+        told["deadline_seconds"],
+        told["cgroup_v1_allowed"],
+    )
     try:
         result = change(upgrade, told["action"], module.check_mode)
     except FleetError as error:

@@ -44,6 +44,9 @@ SECRETS_DIRECTORY = "run/gpufleet/kubernetes"
 CONTAINERD_CONFIGURATION = "etc/containerd/config.toml"
 KUBELET_CONFIGURATION = "var/lib/kubelet/config.yaml"
 API_PORT = 6443
+CGROUP_CHECK = "SystemVerification"
+"""Which of kubeadm's preflight checks refuses cgroup v1 since 1.35, whatever kubelet is told (failCgroupV1)."""
+
 CONTROL_PLANE = "node-role.kubernetes.io/control-plane"
 DONE_PHASES = ["preflight", "certs", "kubeconfig", "etcd", "control-plane", "kubelet-start"]
 """What ``kubeadm init`` does before the cluster knows the node."""

@@ -19,6 +19,7 @@ from ansible_collections.gpufleet.metal.plugins.module_utils._kubernetes import 
 from ansible_collections.gpufleet.metal.plugins.module_utils._kubernetes.host import (
     ADMIN_CONF,
     API_PORT,
+    CGROUP_CHECK,
     UPGRADE_MARK,
     Host,
     get,
@@ -132,11 +133,20 @@ class ClusterReader:
 class Upgrade:
     """Brings one host of a cluster to a version, a step at a time. Packages are somebody else's."""
 
-    def __init__(self, host: Host, node_name: str, version: str, deadline_seconds: float = 300) -> None:
+    def __init__(
+        self,
+        host: Host,
+        node_name: str,
+        version: str,
+        deadline_seconds: float = 300,
+        cgroup_v1_allowed: bool = False,
+    ) -> None:
         self.host = host
         self.node_name = node_name
         self.version = version
         self.deadline_seconds = deadline_seconds
+        # apply and node look at the host again, and take nothing of this from what the host joined with. plan does not.
+        self.ignored = [f"--ignore-preflight-errors={CGROUP_CHECK}"] if cgroup_v1_allowed else []
 
     def _write(self, mark: Mapping[str, Any]) -> None:
         path = self.host.path(UPGRADE_MARK)
@@ -204,12 +214,13 @@ class Upgrade:
             mark["applying"] or configured_version(self.host) != self.version
         )
         if not first:
-            must(self.host, ["kubeadm", "upgrade", "node"], "kubeadm upgrade node")
+            must(self.host, ["kubeadm", "upgrade", "node", *self.ignored], "kubeadm upgrade node")
             return "kubeadm upgrade node"
         if not mark["applying"]:
             self.plan()
             self._write({**mark, "applying": True})
-        must(self.host, ["kubeadm", "upgrade", "apply", f"v{self.version}", "--yes"], "kubeadm upgrade apply")
+        command = ["kubeadm", "upgrade", "apply", f"v{self.version}", "--yes", *self.ignored]
+        must(self.host, command, "kubeadm upgrade apply")
         self._write({**mark, "applying": False})
         return "kubeadm upgrade apply"
 

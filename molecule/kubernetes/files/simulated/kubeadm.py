@@ -68,14 +68,7 @@ def own_minor() -> str:
 
 def preflight(control_plane: bool, version: str | None, ignored: list[str]) -> None:
     """Collect what is wrong, as kubeadm shows it."""
-    errors = []
-    kind = common.run("stat", "--file-system", "--format=%T", "/sys/fs/cgroup").strip()
-    if kind != "cgroup2fs" and "SystemVerification" not in ignored:
-        # As the real one since 1.35, also where kubelet is told failCgroupV1: false.
-        errors.append(
-            "[ERROR SystemVerification]: cgroups v1 support is deprecated and will be removed in a future release. "
-            "You must also explicitly skip this validation."
-        )
+    errors = system_errors(ignored)
     ports = (6443, 10250, 10257, 10259, 2379, 2380) if control_plane else (10250,)
     for port in ports:
         with socket.socket() as probe:
@@ -110,6 +103,22 @@ def preflight(control_plane: bool, version: str | None, ignored: list[str]) -> N
         errors.append(
             f"[ERROR KubernetesVersion]: this is kubeadm {common.VERSION}, the cluster's version is {version}"
         )
+    fail_preflight(errors)
+
+
+def system_errors(ignored: list[str]) -> list[str]:
+    """As the real one since 1.35, also where kubelet is told failCgroupV1: false."""
+    kind = common.run("stat", "--file-system", "--format=%T", "/sys/fs/cgroup").strip()
+    if kind == "cgroup2fs" or "SystemVerification" in ignored:
+        return []
+    return [
+        "[ERROR SystemVerification]: cgroups v1 support is deprecated and will be removed in a future release. "
+        "You must also explicitly skip this validation."
+    ]
+
+
+def fail_preflight(errors: list[str]) -> None:
+    """Show what is wrong as kubeadm does, where something is."""
     if errors:
         lines = "\n\t".join(errors)
         raise SimulatedError(f"[preflight] Some fatal errors occurred:\n\t{lines}")
@@ -489,9 +498,7 @@ def upgrade_preflight(client: common.Client) -> None:
         for name in PARTS.values()
         if not (MANIFESTS / f"{name}.yaml").exists()
     ]
-    if errors:
-        lines = "\n\t".join(errors)
-        raise SimulatedError(f"[preflight] Some fatal errors occurred:\n\t{lines}")
+    fail_preflight(errors)
 
 
 def version_errors(target: str, cluster: str, nodes: dict[str, dict[str, Any]]) -> list[str]:
@@ -571,8 +578,11 @@ def upgrade_addons(client: common.Client, target: str) -> None:
 def upgrade(argv: list[str]) -> None:
     """kubeadm upgrade."""
     command, rest = argv[:1], argv[1:]
-    given, words = options(rest, (), ("--yes",))
+    given, words = options(rest, ("--ignore-preflight-errors",), ("--yes",))
+    # Of the host itself; plan does not look at it.
+    system = system_errors(given.pop("--ignore-preflight-errors", "").split(","))
     if command == ["node"] and not words and not given:
+        fail_preflight(system)
         upgrade_node()
         return
     if command not in (["plan"], ["apply"]) or len(words) != 1 or not re.fullmatch(r"v1(\.[0-9]+){2}", words[0]):
@@ -593,6 +603,7 @@ def upgrade(argv: list[str]) -> None:
         return
     if "--yes" not in given:
         raise SimulatedError("stand-in: nobody answers the question whether to go on: wanted --yes")
+    fail_preflight(system)
     errors = version_errors(target, cluster, nodes_of(client))
     if errors:
         lines = "\n\t- ".join(errors)

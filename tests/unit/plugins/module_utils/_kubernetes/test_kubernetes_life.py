@@ -137,6 +137,18 @@ def test_further_control_planes_and_workers(programs: Programs, upgrade: life.Up
     assert upgrade.kubeadm() == "kubeadm upgrade node"
 
 
+def test_cgroup_v1_has_to_be_allowed_again(programs: Programs, upgrade: life.Upgrade) -> None:
+    allowed = life.Upgrade(upgrade.host, "cp-1", "1.36.4", 0, cgroup_v1_allowed=True)
+    allowed.begin()
+    allowed.kubeadm()
+    allowed.kubeadm()
+    assert programs.done() == [
+        "kubeadm upgrade plan v1.36.4",
+        "kubeadm upgrade apply v1.36.4 --yes --ignore-preflight-errors=SystemVerification",
+        "kubeadm upgrade node --ignore-preflight-errors=SystemVerification",
+    ]
+
+
 def test_an_apply_that_was_killed_is_applied_again(programs: Programs, upgrade: life.Upgrade) -> None:
     upgrade.begin()
     programs.fails["upgrade apply"] = "killed"

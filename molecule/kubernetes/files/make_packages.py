@@ -54,7 +54,8 @@ def wrapper(name: str) -> bytes:
 
 def programs(name: str, version: str) -> dict[str, bytes]:
     """A stand-in with all that it shares: packages of two versions lie side by side during an upgrade."""
-    found = {f"{HOME}/{name}/{path.name}": path.read_bytes() for path in sorted((HERE / "simulated").glob("*.py"))}
+    sources = [*sorted((HERE / "simulated").glob("*.py")), HERE.parent.parent / "resources" / "simulated_api.py"]
+    found = {f"{HOME}/{name}/{path.name}": path.read_bytes() for path in sources}
     return {**found, f"{HOME}/{name}/version": version.encode(), f"usr/bin/{name}": wrapper(name)}
 
 

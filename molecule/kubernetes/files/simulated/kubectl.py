@@ -4,9 +4,11 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 
 import common
+import yaml
 from common import SimulatedError
 
 VALUED = (
@@ -19,11 +21,25 @@ VALUED = (
     "--server",
     "--selector",
 )
+VIEW = "config view --kubeconfig {} --raw --minify --flatten --output json"
 SWITCHES = ("--ignore-not-found", "--ignore-daemonsets", "--delete-emptydir-data")
+
+
+def drain(client: common.Client, name: str) -> None:
+    """Evict the pods, and wait until they have ended; the engines of a scenario that has some."""
+    client.call("drain", name=name)
+    end = time.monotonic() + 60
+    while found := client.call("running_engines", name=name):
+        if time.monotonic() > end:
+            raise SimulatedError(f"global timeout reached: pods {sorted(found)} have not ended")
+        time.sleep(0.2)
 
 
 def main(argv: list[str]) -> None:
     """Do what is asked for."""
+    if argv[:2] == ["config", "view"] and " ".join(argv) == VIEW.format(argv[3]):
+        print(json.dumps(yaml.safe_load(Path(argv[3]).read_text(encoding="utf-8"))))
+        return
     given: dict[str, str] = {}
     words = []
     rest = iter(argv)
@@ -64,7 +80,7 @@ def main(argv: list[str]) -> None:
     elif words[:1] == ["drain"] and len(words) == 2:
         if "--ignore-daemonsets" not in given:
             raise SimulatedError("cannot delete DaemonSet-managed Pods (use --ignore-daemonsets to ignore)")
-        client.call("drain", name=words[1])
+        drain(client, words[1])
     elif words[:2] == ["delete", "node"] and len(words) == 3:
         client.call("delete_node", name=words[2])
     elif words == ["delete", "secret", "kubeadm-certs"] and in_system:

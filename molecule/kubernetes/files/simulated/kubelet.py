@@ -20,6 +20,7 @@ from typing import Any
 
 import api
 import common
+import objects
 import schema
 import yaml
 from common import KUBERNETES, SimulatedError
@@ -225,7 +226,9 @@ class Kubelet:
                 bootstrap()
             return
         client = common.Client(KUBERNETES / "kubelet.conf")
-        client.call("register", name=self.name, node=node_document(self.registration), pods=self.components.pods())
+        document = node_document(self.registration)
+        client.call("register", name=self.name, node=document, pods=self.components.pods())
+        objects.turn(client, self.name, document["status"]["addresses"][0]["address"])
         if not self.serving:
             self.serve(client)
 

@@ -29,7 +29,7 @@ ALLOWED = {
 #: What an API server does itself; all else is the first member's that answers, so that there is one writer.
 LOCAL = {"replicate", "fetch_state", "forwarded"}
 #: A node that was not heard of for so long is not ready.
-SILENCE_SECONDS = 8
+SILENCE_SECONDS = 20
 
 
 def now() -> str:

@@ -48,6 +48,7 @@ class Cluster:
         self.lock = threading.RLock()
         self.state: dict[str, Any] = json.loads(common.STATE.read_text(encoding="utf-8"))
         self.heard: dict[str, float] = {}
+        self.heard_last = 0.0
         self.clients: dict[str, common.Client] = {}
         self.running: dict[str, dict[str, str]] = {}
         self.objects = objects.KeptStore(self.running)
@@ -192,7 +193,7 @@ class Cluster:
         self.remove_member(mine[0])
 
     def register(self, name: str, node: dict[str, Any], pods: list[dict[str, Any]]) -> None:
-        self.heard[name] = time.monotonic()
+        self.heard[name] = self.listening()
         known = self.state["nodes"].get(name)
         self.check_skew(name, node, pods, known)
         if known is None or known["status"] != node["status"] or self.state["pods"].get(name, []) != pods:
@@ -202,6 +203,14 @@ class Cluster:
             self.state["nodes"][name] = {**node, **kept}
             self.state["pods"][name] = pods
             self.save()
+
+    def listening(self) -> float:
+        """Return the time. Who was not asked for a while, because another member was, begins to wait for every node."""
+        moment = time.monotonic()
+        if moment - self.heard_last > SILENCE_SECONDS / 2:
+            self.heard = dict.fromkeys(self.state["nodes"], moment)
+        self.heard_last = moment
+        return moment
 
     def mark_control_plane(self, name: str) -> None:
         self.get_node(name)
@@ -226,8 +235,7 @@ class Cluster:
         if name not in self.state["nodes"]:
             raise RefusedError(f'Error from server (NotFound): nodes "{name}" not found')
         node = json.loads(json.dumps(self.state["nodes"][name]))
-        heard = self.heard.setdefault(name, time.monotonic())
-        if time.monotonic() - heard > SILENCE_SECONDS:
+        if self.listening() - self.heard.get(name, 0) > SILENCE_SECONDS:
             node["status"]["conditions"] = [{"type": "Ready", "status": "Unknown", "reason": "NodeStatusUnknown"}]
         return dict(node)
 

@@ -271,8 +271,9 @@ def test_packages_are_those_of_the_roles() -> None:
         listed = role_vars("docker", f"vars/{name}")["__docker_distribution_packages"]
         assert list(packages.ENGINE_DISTRIBUTION[system]) == listed
     kubernetes = role_vars("kubernetes", "vars/main")
-    assert list(packages.KUBERNETES_VERSIONED) == kubernetes["__kubernetes_versioned_packages"]
-    assert "['kubernetes-cni', 'cri-tools']" in kubernetes["__kubernetes_package_names"]
+    versioned, companions = kubernetes["__kubernetes_versioned_packages"], kubernetes["__kubernetes_companions"]
+    assert list(packages.KUBERNETES_VERSIONED) == versioned
+    assert list(packages.KUBERNETES) == versioned + companions
     assert kubernetes["__kubernetes_vendor_url"] == packages.KUBERNETES_URL
     assert list(packages.ENDPOINT) == role_vars("kubernetes_endpoint", "vars/main")["__kubernetes_endpoint_packages"]
     driver = role_vars("nvidia_driver", "vars/main", "vars/debian")

@@ -535,12 +535,10 @@ def kubectl(argv: list[str]) -> None:
 def main() -> None:
     name, argv = os.path.basename(sys.argv[0]), sys.argv[1:]
     try:
-        {
-            "kube-apiserver": lambda: serve_api(),
-            "kubelet": lambda: kubelet(),
-            "kubectl": lambda: kubectl(argv),
-            "kubeadm": lambda: kubeadm(argv),
-        }[name]()
+        if name in ("kubectl", "kubeadm"):
+            {"kubectl": kubectl, "kubeadm": kubeadm}[name](argv)
+        else:
+            {"kube-apiserver": serve_api, "kubelet": kubelet}[name]()
     except SimulatedError as fault:
         print(fault, file=sys.stderr)
         sys.exit(1)

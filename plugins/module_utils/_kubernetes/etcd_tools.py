@@ -14,10 +14,10 @@ import re
 import shutil
 import tarfile
 import tempfile
-import urllib.request
 from collections.abc import Iterator
 from typing import Any
 
+from ansible_collections.gpufleet.metal.plugins.module_utils import _download
 from ansible_collections.gpufleet.metal.plugins.module_utils._commands import Runner
 from ansible_collections.gpufleet.metal.plugins.module_utils._errors import FleetError
 
@@ -145,7 +145,7 @@ class Tools:
         path = os.path.join(work, "archive")
         digest = hashlib.sha256()
         try:
-            with urllib.request.urlopen(url, timeout=60) as answer, open(path, "wb") as stream:
+            with _download.open_url(url) as answer, open(path, "wb") as stream:
                 while block := answer.read(_BLOCK):
                     digest.update(block)
                     stream.write(block)

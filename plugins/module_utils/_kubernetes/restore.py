@@ -20,7 +20,7 @@ import tarfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from typing import IO, Any
+from typing import IO, Any, cast
 
 from ansible_collections.gpufleet.metal.plugins.module_utils._errors import FleetError, InvalidInputError
 from ansible_collections.gpufleet.metal.plugins.module_utils._kubernetes import backup, etcd_tools, kubeadm
@@ -51,23 +51,22 @@ def opened_by_age(path: str, identity: str) -> Iterator[IO[bytes]]:
         process = subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     except OSError as fault:
         raise FleetError(f"age: {fault.strerror}, wanted it on this host (entry point tools)") from fault
-    assert process.stdin is not None
-    assert process.stdout is not None
-    assert process.stderr is not None
+    # All three are pipes.
+    key, content, messages = (cast("IO[bytes]", pipe) for pipe in (process.stdin, process.stdout, process.stderr))
     with process:
         # age reads it whole before it writes anything.
         with contextlib.suppress(BrokenPipeError):
-            process.stdin.write(identity.encode() + b"\n")
+            key.write(identity.encode() + b"\n")
         with contextlib.suppress(BrokenPipeError):
-            process.stdin.close()
+            key.close()
         wrong: Exception | None = None
         try:
-            yield process.stdout
-            while process.stdout.read(_BLOCK):
+            yield content
+            while content.read(_BLOCK):
                 pass
         except (tarfile.TarError, EOFError) as fault:
             wrong = fault
-        said = process.stderr.read().decode("utf-8", "replace")
+        said = messages.read().decode("utf-8", "replace")
         status = process.wait()
     if status != 0:
         words = " / ".join(line.strip() for line in said.splitlines() if line.startswith("age: error"))
@@ -181,8 +180,8 @@ class Restore:
                     raise FleetError(f"{archive} holds {member.name!r}, wanted what kubernetes_backup seals")
                 path = os.path.join(partial, member.name)
                 os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
-                source = content.extractfile(member)
-                assert source is not None
+                # Of a file there is something to read.
+                source = cast("IO[bytes]", content.extractfile(member))
                 with open(path, "wb") as target:
                     os.fchmod(target.fileno(), 0o600)
                     shutil.copyfileobj(source, target, _BLOCK)

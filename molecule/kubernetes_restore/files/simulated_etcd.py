@@ -1,4 +1,3 @@
-#!/usr/bin/python3
 # SPDX-License-Identifier: Apache-2.0
 """Stand-ins for etcdctl and etcdutl over the state of ../../kubernetes/files/simulated: which one, its own name says.
 

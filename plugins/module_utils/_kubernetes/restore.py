@@ -40,7 +40,7 @@ _BLOCK = 1024 * 1024
 _TRAILER = 32
 
 #: Opens a sealed archive for reading, by its path and a private key.
-Opener = Callable[[str, str], "AbstractContextManager[IO[bytes]]"]
+Opener = Callable[[str, str], AbstractContextManager[IO[bytes]]]
 
 
 @contextlib.contextmanager

@@ -13,7 +13,7 @@ import yaml
 
 ROOT = Path(__file__).parents[3]
 #: Handed to a module as a whole, its own type tells true from false.
-HANDED = re.compile(r'^\s*[a-z_]+: "\{\{ [a-z_]+ \}\}"$')
+HANDED = re.compile(r'^\s*[a-z0-9_]+: "\{\{ [a-z0-9_]+ \}\}"$')
 
 
 def consents() -> set[str]:

@@ -58,6 +58,7 @@ BEFORE_ITS_NODE = datetime.timedelta(seconds=5)
 _LISTEN = "0A"
 _CGROUP2 = "cgroup2fs"
 _TOKEN = re.compile(r"\b[a-z0-9]{6}\.[a-z0-9]{16}\b")
+_ADVERTISED = re.compile(r"--advertise-address=([^\s\"']+)")
 _NO_CONTROLLER = "declare no controller"
 _LONG_HEX = re.compile(r"(?<!sha256:)\b[0-9a-f]{64}\b")
 
@@ -571,7 +572,8 @@ class Offer:
         if document is not None:
             key = secrets.token_hex(CERTIFICATE_KEY_BYTES)
             membership = Membership(self.host, "")
-            with membership.configuration([{**document, "certificateKey": key}, *self._cluster()]) as path:
+            told = {**document, "localAPIEndpoint": self._endpoint(), "certificateKey": key}
+            with membership.configuration([told, *self._cluster()]) as path:
                 command = ["kubeadm", "init", "phase", "upload-certs", "--upload-certs", "--config", path]
                 self._must([*command, "--skip-certificate-key-print"], "kubeadm init phase upload-certs")
             offer["certificate_key"] = key
@@ -581,6 +583,15 @@ class Offer:
         if len(tokens) != 1:
             raise FleetError(f"kubeadm token create printed {len(tokens)} tokens, wanted one")
         return {**offer, "token": tokens[0], "token_id": tokens[0].split(".")[0]}
+
+    def _endpoint(self) -> dict[str, Any]:
+        """Where this host's API server is: kubeadm asks there, not where its credentials say."""
+        found = _ADVERTISED.search(self.host.manifests().get("kube-apiserver", ""))
+        if found is None:
+            raise FleetError(
+                "/etc/kubernetes/manifests/kube-apiserver.yaml has no --advertise-address, wanted it as kubeadm writes it"
+            )
+        return {"advertiseAddress": found.group(1), "bindPort": API_PORT}
 
     def _cluster(self) -> list[dict[str, Any]]:
         """The version alone: without it kubeadm would ask the internet."""

@@ -487,9 +487,12 @@ def join_document(told: Settings) -> dict[str, Any]:
 
 
 def offer_document(told: Settings) -> dict[str, Any]:
-    """Return what ``kubeadm init phase upload-certs`` is told; the certificate key is put in where it is made."""
+    """Return what ``kubeadm init phase upload-certs`` is told.
+
+    The control plane that runs it puts in its own endpoint, and the certificate key that it makes.
+    """
     document = init_document(told)
-    del document["bootstrapTokens"]
+    del document["bootstrapTokens"], document["localAPIEndpoint"]
     return document
 
 

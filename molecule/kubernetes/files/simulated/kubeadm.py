@@ -343,6 +343,9 @@ def upload(given: dict[str, str], found: dict[str, dict[str, Any]]) -> None:
         raise SimulatedError("stand-in: nothing is uploaded without --upload-certs")
     if "kubernetesVersion" not in found.get("ClusterConfiguration", {}):
         raise SimulatedError("stand-in: no kubernetesVersion, so that kubeadm would ask the internet")
+    # kubeadm's own client goes there first, whatever the credentials say.
+    endpoint = found.get("InitConfiguration", {}).get("localAPIEndpoint", {}).get("advertiseAddress", "")
+    wait("API server", f"https://{endpoint}:6443/livez")
     key = found.get("InitConfiguration", {}).get("certificateKey") or secrets.token_hex(32)
     common.note(key)
     if "--skip-certificate-key-print" not in given:

@@ -284,6 +284,7 @@ AUTHORITY = """-----BEGIN CERTIFICATE-----
 MIIBMzCB2qADAgECAgEHMAoGCCqGSM49BAMCMBUxEzARBgNVBAMMCmt1YmVybmV0
 -----END CERTIFICATE-----
 """
+MANIFEST = "  - command:\n    - kube-apiserver\n    - --advertise-address=192.0.2.1\n    - --allow-privileged=true\n"
 WANTED: dict[str, Any] = {
     "state": "present",
     "node_name": "gpu-1",
@@ -302,6 +303,7 @@ WANTED: dict[str, Any] = {
 def plane(programs: Programs, host: hosts.Host, monkeypatch: pytest.MonkeyPatch) -> hosts.Offer:
     programs.write("etc/kubernetes/admin.conf", "credentials")
     programs.write("etc/kubernetes/pki/ca.crt", AUTHORITY)
+    programs.write("etc/kubernetes/manifests/kube-apiserver.yaml", MANIFEST)
     monkeypatch.setattr(hosts.certificates, "public_key_digest", lambda text: "sha256:1")
     programs.answers["kubectl --kubeconfig /etc/kubernetes/admin.conf get --raw /readyz"] = (0, "ok", "")
     programs.answers["kubeadm token create"] = (0, f"{TOKEN}\n", "")
@@ -324,6 +326,20 @@ def test_an_offer_is_made_for_one_host(programs: Programs, plane: hosts.Offer) -
         "by gpufleet.metal"
     )
     assert os.listdir(programs.root / hosts.SECRETS_DIRECTORY) == []
+
+
+def test_keys_are_uploaded_to_the_api_server_of_the_host_that_offers_them(
+    programs: Programs, plane: hosts.Offer
+) -> None:
+    # As in a real join: the one that is to join has no API server yet.
+    document = {"kind": "InitConfiguration", "localAPIEndpoint": {"advertiseAddress": "192.0.2.7"}}
+    offer(plane, {**WANTED, "document": document}, check_mode=False)
+    ((__, text),) = programs.files
+    assert "192.0.2.1" in text
+    assert "192.0.2.7" not in text
+    programs.write("etc/kubernetes/manifests/kube-apiserver.yaml", "")
+    with pytest.raises(FleetError, match=r"^/etc/kubernetes/manifests/kube-apiserver.yaml has no --advertise-address"):
+        offer(plane, WANTED, check_mode=False)
 
 
 def test_a_worker_is_offered_no_key(programs: Programs, plane: hosts.Offer) -> None:

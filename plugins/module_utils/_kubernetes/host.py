@@ -589,7 +589,7 @@ class Offer:
         found = _ADVERTISED.search(self.host.manifests().get("kube-apiserver", ""))
         if found is None:
             raise FleetError(
-                "/etc/kubernetes/manifests/kube-apiserver.yaml has no --advertise-address, wanted it as kubeadm writes it"
+                "/etc/kubernetes/manifests/kube-apiserver.yaml has no --advertise-address, wanted it as kubeadm has it"
             )
         return {"advertiseAddress": found.group(1), "bindPort": API_PORT}
 

@@ -97,7 +97,9 @@ class Containerd:
 
     def load(self, archive: BinaryIO, length: int) -> list[str]:
         """Import an archive; give its image the wanted name, if it has one alone, and pin it."""
-        said = self._ctr("import", "-", stdin=archive)
+        # containerd 2 shows progress in a table of its own otherwise, and cuts names at 40 characters there.
+        how = ["--local"] if "--local" in self._ctr("import", "--help") else []
+        said = self._ctr("import", *how, "-", stdin=archive)
         known = self._images()
         names = sorted(known.keys() & set(re.split(r"[\s()]+", said)))
         if self._wanted not in names:

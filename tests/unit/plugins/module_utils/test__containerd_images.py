@@ -21,12 +21,15 @@ NAME = "docker.io/library/vllm:1"
 
 
 class Ctr:
-    """Keeps images as ctr does: digest and labels by name. An import brings ``brings`` and says so in either way."""
+    """Keeps images as ctr does: digest and labels by name. An import brings ``brings``.
 
-    def __init__(self, brings: dict[str, str], says: str = "unpacking {} ({})...done") -> None:
+    It says so as ctr of containerd 1.6, or ``newer``: in a table that cuts names, unless it is told ``--local``.
+    """
+
+    def __init__(self, brings: dict[str, str], newer: bool = False) -> None:
         self.images: dict[str, tuple[str, str]] = {}
         self.brings = brings
-        self.says = says
+        self.newer = newer
         self.calls: list[str] = []
         self.dies_before = ""
 
@@ -41,13 +44,19 @@ class Ctr:
                 for name, (digest, label) in self.images.items()
             ]
             return 0, "\n".join(["REF TYPE DIGEST SIZE PLATFORMS LABELS", *lines]), ""
+        if rest == ["--help"]:
+            assert word == "import"
+            return 0, f"OPTIONS:\n{'   --local    Run import locally' if self.newer else ''}\n", ""
         self.calls.append(word)
         if word == "import":
             assert stdin is not None
-            assert rest == ["-"]
+            assert rest in (["-"], ["--local", "-"])
+            assert self.newer or "--local" not in rest
             assert _containerd_images.command(["cat"], stdin) == (0, CONTENT.decode(), "")
             self.images.update({name: (digest, "-") for name, digest in self.brings.items()})
-            return 0, "\n".join(self.says.format(name, digest) for name, digest in self.brings.items()), ""
+            table = self.newer and "--local" not in rest
+            says = "{:40.40}\tsaved\t\napplication/x {}" if table else "unpacking {} ({})...done"
+            return 0, "\n".join(says.format(name, digest) for name, digest in self.brings.items()), ""
         if word == "tag":
             assert rest[0] == "--force"
             self.images[rest[2]] = (self.images[rest[1]][0], "-")
@@ -74,9 +83,9 @@ def ensure(ctr: Ctr, want: _images.Wanted, check_mode: bool = False) -> _images.
     )
 
 
-@pytest.mark.parametrize("says", ["unpacking {} ({})...done", "{}\tsaved\n└──index ({})\tcomplete"])
-def test_from_an_archive_once(want: _images.Wanted, says: str) -> None:
-    ctr = Ctr({NAME: ID}, says)
+@pytest.mark.parametrize("newer", [False, True])
+def test_from_an_archive_once(want: _images.Wanted, newer: bool) -> None:
+    ctr = Ctr({NAME: ID}, newer)
     assert ensure(ctr, want, check_mode=True) == _images.Found(None, "archive")
     assert ctr.calls == []
     assert ensure(ctr, want) == _images.Found(ID, "archive")
@@ -102,6 +111,14 @@ def test_what_is_not_there_whole_is_brought_again(want: _images.Wanted, images: 
     ctr.images = images
     assert ensure(ctr, want) == _images.Found(ID, "archive")
     assert ctr.calls == ["import", "label"] * 2
+
+
+def test_a_long_name_is_found_among_what_was_imported(tmp_path: Path) -> None:
+    (tmp_path / "image.tar").write_bytes(CONTENT)
+    want = _images.wanted("gpufleet-an-engine-with-a-long-name:0.32.0", f"file://{tmp_path}/image.tar", SHA256)
+    ctr = Ctr({"docker.io/library/gpufleet-an-engine-with-a-long-name:0.32.0": ID}, newer=True)
+    assert ensure(ctr, want) == _images.Found(ID, "archive")
+    assert ensure(ctr, want) == _images.Found(ID, "engine")
 
 
 @pytest.mark.parametrize("step", ["import", "tag", "label"])

@@ -40,6 +40,10 @@ AUTHORITIES = ("ca", "front-proxy-ca", "etcd/ca")
 CREDENTIALS = ("admin", "super-admin", "controller-manager", "scheduler")
 #: What is shown where; the other two serve a certificate that they make themselves.
 SHOWN = {6443: "apiserver", 2379: "etcd/server", 2380: "etcd/peer"}
+#: Where etcd hears other members: at the host's own address alone, while the rest is at the loopback, too.
+_PEER_PORT = 2380
+_PEERS = re.compile(r"--listen-peer-urls=https://\[?([0-9A-Fa-f.:]+?)\]?:2380\b")
+_LOOPBACK = "127.0.0.1"
 #: kubelet's own, put together because it reads like the name of a collection.
 _NAME_LABEL = ".".join(("io", "kubernetes", "container", "name"))
 _HEALTH = {"kube-controller-manager": 10257, "kube-scheduler": 10259}
@@ -51,7 +55,7 @@ class Renewal:
     """The certificates of one host."""
 
     def __init__(
-        self, host: Host, deadline_seconds: float = 120, shown: Callable[[int], str | None] = shown_serial
+        self, host: Host, deadline_seconds: float = 120, shown: Callable[[int, str], str | None] = shown_serial
     ) -> None:
         self.host = host
         self.deadline_seconds = deadline_seconds
@@ -121,6 +125,16 @@ class Renewal:
             answer = get(_HEALTH[component], "/healthz", tls=True)
         return None if answer == "ok" else f"it answers {answer}"
 
+    def _address(self, port: int) -> str:
+        if port != _PEER_PORT:
+            return _LOOPBACK
+        found = _PEERS.search(self.host.manifests().get("etcd", ""))
+        if found is None:
+            raise FleetError(
+                f"/{KUBERNETES}/manifests/etcd.yaml has no --listen-peer-urls with port 2380, wanted kubeadm's"
+            )
+        return found.group(1)
+
     def faults(self) -> list[str]:
         """Return which ports do not show the certificates that lie on the host."""
         found = []
@@ -128,7 +142,7 @@ class Renewal:
             path = f"{KUBERNETES}/pki/{name}.crt"
             text = self.host.text(path)
             wanted = certificates.serial(text) if text else None
-            shown = self.shown(port)
+            shown = self.shown(port, self._address(port))
             if wanted is None or shown != wanted:
                 found.append(f"port {port} shows the certificate {shown}, wanted that of /{path} ({wanted})")
         return found
@@ -170,7 +184,7 @@ class Renewal:
         text = self.host.text(SERVING)
         if text is None:
             return f"kubelet has no serving certificate (/{SERVING})"
-        shown, wanted = self.shown(KUBELET_PORT), certificates.serial(text)
+        shown, wanted = self.shown(KUBELET_PORT, _LOOPBACK), certificates.serial(text)
         return None if shown == wanted else f"port {KUBELET_PORT} shows the certificate {shown}, wanted {wanted}"
 
     def prove_serving(self) -> None:

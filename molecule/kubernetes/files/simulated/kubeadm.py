@@ -194,7 +194,10 @@ def write_manifest(cluster: dict[str, Any], part: str, component: str, address: 
     """Write a static Pod's manifest."""
     told = cluster["etcd"]["local"] if part == "etcd" else cluster[part]
     given = {argument["name"]: argument["value"] for argument in told.get("extraArgs", [])}
-    defaults = {"advertise-address": address} if component == "kube-apiserver" else {}
+    defaults = {
+        "kube-apiserver": {"advertise-address": address},
+        "etcd": {"listen-peer-urls": f"https://{address}:2380"},
+    }.get(component, {})
     volumes = told.get("extraVolumes", [])
     manifest = {
         "apiVersion": "v1",

@@ -106,9 +106,13 @@ class Components:
             if "kube-apiserver" in self.servers:
                 # It asks etcd again.
                 api.Handler.cluster = api.Cluster()
+            # Other members reach it at the host's own address, nobody at the loopback.
+            peers = re.search(r"--listen-peer-urls=https://([0-9.]+):2380", manifest.read_text(encoding="utf-8"))
+            if peers is None:
+                raise SimulatedError(f"stand-in: {manifest} has no --listen-peer-urls")
             servers = [
                 api.listen(2379, api.EtcdHandler, "etcd/server", "etcd/ca"),
-                api.listen(2380, api.EtcdHandler, "etcd/peer", "etcd/ca"),
+                api.listen(2380, api.EtcdHandler, "etcd/peer", "etcd/ca", peers.group(1)),
             ]
         else:
             servers = [api.listen(HEALTH[component], Health, "apiserver", None, "127.0.0.1")]

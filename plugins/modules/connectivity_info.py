@@ -38,9 +38,10 @@ options:
       expect:
         description:
           - What the caller wants to find. V(open), V(refused) and V(filtered) are the states of RV(results[].state);
-            V(tls_accepted), V(tls_refused) and V(tls_untrusted) are open ports with that RV(results[].tls_state).
+            V(tls_accepted), V(tls_refused), V(tls_untrusted) and V(tls_client_refused) are open ports with that
+            RV(results[].tls_state).
         type: str
-        choices: [open, refused, filtered, tls_accepted, tls_refused, tls_untrusted]
+        choices: [open, refused, filtered, tls_accepted, tls_refused, tls_untrusted, tls_client_refused]
       tls:
         description: Complete a TLS handshake after connecting.
         type: dict
@@ -63,8 +64,13 @@ options:
           client_content:
             description:
               - A certificate to show as a client, and its key, in PEM as text. It is kept in memory, which needs Linux.
-              - Over TLS 1.3 a handshake is complete before the peer judges it; a peer that refuses it over TLS 1.2 (see
-                O(targets[].tls.maximum_version)) fails the handshake.
+              - Over TLS 1.3 a handshake is complete before the peer judges it, so O(targets[].tls.http_path) is needed to
+                learn its judgement; a peer that refuses it over TLS 1.2 (see O(targets[].tls.maximum_version)) fails the
+                handshake.
+            type: str
+          http_path:
+            description:
+              - Ask for this by HTTP after the handshake. Only who gets an answer, whatever its status, was accepted.
             type: str
   timeout:
     description: Seconds to wait for a connection and for a handshake.
@@ -118,6 +124,8 @@ results:
       description:
         - C(accepted) is a completed handshake. C(refused) is the peer's own answer that it speaks none of the offered
           versions, the alert C(protocol_version). C(untrusted) is a certificate that no trusted authority signed.
+          C(client_refused) is a peer that completed the handshake and then, asked for O(targets[].tls.http_path), ended the
+          connection or sent an alert instead of an answer, as over TLS 1.3 one does that does not take the client.
           C(failed) is anything else, such as a certificate for another name, a peer that says nothing, or no common
           version because this side's policy forbids it.
         - Null without O(targets[].tls), and where no connection was made.
@@ -159,7 +167,7 @@ from ansible.module_utils.basic import AnsibleModule
 PROTOCOL_REFUSED = "TLSV1_ALERT_PROTOCOL_VERSION"
 """What OpenSSL calls the peer's alert protocol_version (RFC 8446, 6.2): it speaks none of the offered versions."""
 
-TLS_EXPECTATIONS = ("tls_accepted", "tls_refused", "tls_untrusted")
+TLS_EXPECTATIONS = ("tls_accepted", "tls_refused", "tls_untrusted", "tls_client_refused")
 
 UNTRUSTED = (18, 19, 20, 21)
 """X509_V_ERR_* of OpenSSL for a chain that leads to nobody who is trusted: self-signed, or an issuer is missing."""
@@ -182,18 +190,30 @@ def tls_context(tls: dict[str, Any] | None) -> ssl.SSLContext | None:
     return context
 
 
-def handshake(connection: socket.socket, context: ssl.SSLContext, name: str) -> dict[str, Any]:
-    """Complete a handshake; returns tls_state, tls_version, tls_cipher, tls_serial and error."""
+def asked(secured: ssl.SSLSocket, name: str, path: str) -> str | None:
+    """Ask by HTTP; returns None for an answer, else how the peer ended the connection. Raises OSError for silence."""
+    request = f"GET {path} HTTP/1.1\r\nHost: {name}\r\nConnection: close\r\n\r\n"
+    try:
+        secured.sendall(request.encode("ascii"))
+        return None if secured.recv(1) else "the peer ended the connection without an answer"
+    except (ConnectionError, ssl.SSLError) as exc:
+        return str(exc)
+
+
+def handshake(connection: socket.socket, context: ssl.SSLContext, name: str, path: str | None) -> dict[str, Any]:
+    """Complete a handshake, and ask for a path if any; returns tls_state, tls_version, tls_cipher, tls_serial and error."""
     try:
         with context.wrap_socket(connection, server_hostname=name) as secured:
             cipher = secured.cipher()
             version = secured.version()
             serial = str((secured.getpeercert() or {})["serialNumber"]).lower()
+            refusal = asked(secured, name, path) if path else None
             return {
-                "tls_state": "accepted",
+                "tls_state": "client_refused" if refusal else "accepted",
                 "tls_version": version,
                 "tls_cipher": cipher[0] if cipher else None,
                 "tls_serial": serial,
+                "error": refusal,
             }
     except OSError as exc:
         state = "failed"
@@ -212,7 +232,7 @@ def probe(target: dict[str, Any], timeout: float, context: ssl.SSLContext | None
         with socket.create_connection((target["address"], target["port"]), timeout=timeout) as connection:
             result["state"] = "open"
             if context is not None:
-                result.update(handshake(connection, context, target["tls"]["server_name"]))
+                result.update(handshake(connection, context, target["tls"]["server_name"], target["tls"]["http_path"]))
     except ConnectionRefusedError as exc:
         result.update(state="refused", error=str(exc))
     except OSError as exc:
@@ -239,6 +259,7 @@ def main() -> None:
         "ca_path": {"type": "path"},
         "ca_content": {"type": "str"},
         "client_content": {"type": "str", "no_log": True},
+        "http_path": {"type": "str"},
     }
     target_options = {
         "name": {"type": "str", "required": True},

@@ -103,6 +103,16 @@ class Fleet:
         return self.ask(host, "docker", "inspect", "--format", f"'{{% raw %}}{shown}{{% endraw %}}'", *listed)
 
 
+def with_second_gateway(inventory: Path, work: Path) -> list[Path]:
+    """Add a gateway to the demo fleet of an inventory, and return the sources that name both."""
+    sources = [inventory, ROOT / "tests" / "fleet" / "second_gateway.yml"]
+    fleet = Fleet(sources, work)
+    owner = variables(sandbox_owner=os.environ.get("DEMO_OWNER", "demo"))
+    fleet.play("playbooks/sandbox/create.yml", "--limit", fleet.hosts("gateways")[-1], *owner)
+    fleet.play("playbooks/site.yml")
+    return sources
+
+
 def unchanged(said: str) -> bool:
     """Tell whether what a playbook printed says of hosts that nothing changed on any."""
     counts = re.findall(r" changed=(\d+) ", said)

@@ -3,7 +3,7 @@
 
     python tests/fleet/public_certificate.py INVENTORY WORK_DIRECTORY
 
-The demo fleet gets a second gateway first, and beside it a host with Pebble and BIND. Everything is real but the GPUs
+The demo fleet gets a second gateway first, and then a host with Pebble and BIND. Everything is real but the GPUs
 and that nobody outside trusts Pebble. Engines keep mutual TLS by the fleet's own authority. Clients trust both, as in
 the days of such a change, and ask for the endpoint's name; no request may fail, also while the DNS server is down.
 """
@@ -29,7 +29,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509 import CertificateBuilder, Name, NameAttribute, random_serial_number
 from cryptography.x509.oid import NameOID
-from fleet import ROOT, Fleet, unchanged, variables
+from fleet import ROOT, Fleet, unchanged, variables, with_second_gateway
 
 HERE = ROOT / "tests" / "fleet"
 STAGE, RENEW, VERIFY = "playbooks/gateway.yml", "playbooks/renew_certificates.yml", "playbooks/verify.yml"
@@ -232,14 +232,12 @@ def make_expired(work: Path) -> Path:
 def main(inventory: Path, work: Path) -> None:
     """Add a gateway, change the authority, and return."""
     os.environ["ACME_WORK"] = str(work)
-    sources = [inventory, HERE / "second_gateway.yml"]
+    sources = [*with_second_gateway(inventory, work), HERE / "acme_server.yml"]
     joined = Fleet(sources, work)
     name = json.loads((inventory / ".gpufleet" / "plan.json").read_text())["hosts"][joined.hosts("gateways")[0]]
     endpoint = Endpoint(joined, name["endpoint"]["hostname"])
-    more = ",".join([joined.hosts("gateways")[-1], *joined.hosts("acme_servers")])
     owner = variables(sandbox_owner=os.environ.get("DEMO_OWNER", "demo"))
-    joined.play("playbooks/sandbox/create.yml", "--limit", more, *owner)
-    joined.play("playbooks/site.yml")
+    joined.play("playbooks/sandbox/create.yml", "--limit", "acme_servers", *owner)
 
     fleet = Fleet([*sources, HERE / "acme_gateways.yml"], work)
     fleet.play("tests/fleet/acme_authority.yml")

@@ -16,21 +16,19 @@ from __future__ import annotations
 import base64
 import http.client
 import json
-import os
 import re
-import signal
 import ssl
 import subprocess
 import sys
 import threading
 import time
-from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import killed
 import stored
 from clients import Clients
 from fleet import ROOT, Fleet, variables
@@ -75,14 +73,11 @@ class RotatingFleet(Fleet):
         """Run a playbook as loudly as can be; return its status and what it printed."""
         self.runs += 1
         environment = {
-            **os.environ,
+            **killed.environment(kill_after),
             "ANSIBLE_LOG_PATH": str(self.work / "ansible.log"),
             "ANSIBLE_LOCAL_TEMP": str(self.work / "local"),
             "ANSIBLE_CACHE_PLUGIN": "jsonfile",
             "ANSIBLE_CACHE_PLUGIN_CONNECTION": str(self.work / "facts"),
-            "ANSIBLE_CALLBACK_PLUGINS": str(ROOT / "tests" / "fleet" / "rotation" / "callback_plugins"),
-            "ANSIBLE_CALLBACKS_ENABLED": "kill_after",
-            "KILL_AFTER_STEPS": str(kill_after),
         }
         with open(self.work / f"run-{self.runs:03}.log", "w+", encoding="utf-8") as log:
             run = subprocess.Popen(
@@ -248,30 +243,13 @@ def hurry(fleet: RotatingFleet) -> None:
 
 
 def kill_everywhere(fleet: RotatingFleet, name: str) -> None:
-    """In every phase, kill each run a step later than the one before, until one takes the secret to the next phase."""
-    begun = time.monotonic()
-    kills: Counter[str] = Counter()
+    """Kill its rotation after every step in turn."""
+
+    def run(names: Sequence[str], steps: int) -> tuple[int, str]:
+        return fleet.run(ROTATE, *variables(rotate_secrets_names=names), kill_after=steps)
+
     with fleet.replaced(name):
-        phase, steps = "idle", 0
-        while True:
-            steps += 1
-            # What was begun goes on by itself; to name it again would begin another rotation after this one.
-            names = (name,) if phase == "idle" else ()
-            status, __ = fleet.run(ROTATE, *variables(rotate_secrets_names=names), kill_after=steps)
-            assert status in (0, -signal.SIGKILL), f"it ended with {status} by itself"
-            kills[phase] += status != 0
-            found = fleet.phases()[name]
-            if found == "idle" and phase != "idle":
-                break
-            if found != phase:
-                phase, steps = found, 0
-        assert min(kills[known] for known in ("idle", "staging", "promoted", "retiring")) >= 1
-        # Nothing is left to do: the store is as it was left.
-        generation = stored.opened(fleet.work).generation
-        fleet.rotate()
-        assert stored.opened(fleet.work).generation == generation
-    seconds = time.monotonic() - begun
-    print(f"{name}: killed {kills.total()} times in {seconds:.0f} s: {dict(kills)}", flush=True)
+        killed.kill_everywhere(name, fleet.work, run)
 
 
 def rotate_the_registrys_login(fleet: RotatingFleet) -> None:

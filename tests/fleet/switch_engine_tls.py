@@ -3,7 +3,7 @@
 
     python tests/fleet/switch_engine_tls.py INVENTORY WORK_DIRECTORY
 
-Everything is real but the GPUs. No request of plain and streaming clients of every gateway may fail.
+The demo fleet gets a second gateway first. Everything is real but the GPUs. No request of plain and streaming clients of every gateway may fail.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 
 from clients import Clients
-from fleet import Fleet, unchanged, variables
+from fleet import Fleet, unchanged, variables, with_second_gateway
 
 PLAYBOOK = "playbooks/switch_engine_tls.yml"
 #: What the sandbox's inventories say, without TLS.
@@ -44,7 +44,7 @@ def schemes(fleet: Fleet) -> set[str]:
 
 def main(inventory: Path, work: Path) -> None:
     """Run both ways."""
-    fleet = Fleet([inventory], work)
+    fleet = Fleet(with_second_gateway(inventory, work), work)
     gateways = [fleet.address(host) for host in fleet.hosts("gateways")]
     assert schemes(fleet) == {"https"}
     with Clients(gateways, str(inventory / ".gpufleet" / "pki" / "ca.crt"), "tiny-llama").asking():

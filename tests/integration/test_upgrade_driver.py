@@ -1,83 +1,44 @@
 # SPDX-License-Identifier: Apache-2.0
 """The shape of upgrade_driver: what is done to which host, in batches, when something fails at a stage.
 
-The playbook is real; preflight and the roles' entry points are stand-ins that write their name into a journal and fail
-where a test says so. The hosts are this machine under several names. Real roles are in tests/fleet/upgrade_driver.py.
+Real roles are in tests/fleet/upgrade_driver.py.
 """
 
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
-from artefact import ROOT, TOOLS
+from stand_ins import Shape, StandIns
 
 HOSTS = ("gpu-a", "gpu-b", "gpu-c", "gpu-d")
-ENTRIES = {
-    "nvidia_driver": ("compare", "record", "main", "verify", "diagnose", "rollback"),
-    "nginx": ("hold", "holders"),
-    "vllm": ("idle", "stop", "main"),
-}
 CHANGED = ["vllm.idle", "vllm.stop", "nvidia_driver.main", "nvidia_driver.verify"]
 TAKEN_OUT = ["nvidia_driver.record", "nginx.hold held"]
 COMPLETE = [*TAKEN_OUT, *CHANGED, "vllm.main", "nginx.hold released"]
 ROLLED_BACK = [*TAKEN_OUT, *CHANGED, "nvidia_driver.rollback", "vllm.stop"]
-
-PREFLIGHT = """
-- name: Stand in for the plan and the findings
-  hosts: gpu_nodes
-  gather_facts: false
-  tasks:
-    - name: Say what is ignored
-      ansible.builtin.debug:
-        msg: ignored {{ preflight_ignored_codes | join(',') }}, mended {{ preflight_mended_codes | join(',') }}
-      run_once: true
-    - name: Plan
-      ansible.builtin.set_fact:
-        fleet_plan: {hosts: "{{ slices }}"}
-"""
-
-#: What an entry point does. `lost_at` is where the host gives no answer any more.
-ENTRY = """
-- name: ENTRY | Write it down
-  ansible.builtin.shell: echo '{{ inventory_hostname }} ENTRY{{ STATE }}' >> {{ journal }}
-  changed_when: true
-- name: ENTRY | Lose the host
-  ansible.builtin.ping:
-  vars: {ansible_connection: ssh, ansible_host: 127.0.0.1, ansible_port: 1}
-  when: lost_at | default('') == 'ENTRY'
-- name: ENTRY | Fail
-  ansible.builtin.fail: {msg: simulated failure of ENTRY}
-  when: "'ENTRY' ~ STATE in fails | default([])"
-- name: ENTRY | Say what it says
-  ansible.builtin.set_fact:
-    nvidia_driver_differences: "{{ differences | default(['another version']) }}"
-    nginx_holders: "{{ holders | default([]) }}"
-    nvidia_driver_rolled_back: true
-"""
+SHAPE = Shape(
+    playbook="upgrade_driver",
+    entries={
+        "nvidia_driver": ("compare", "record", "main", "verify", "diagnose", "rollback"),
+        "nginx": ("hold", "holders"),
+        "vllm": ("idle", "stop", "main"),
+    },
+    facts={
+        "nvidia_driver_differences": "{{ differences | default(['another version']) }}",
+        "nginx_holders": "{{ holders | default([]) }}",
+        "nvidia_driver_rolled_back": True,
+    },
+)
 
 
 class Fleet:
-    """A collection of stand-ins around the real playbook, and an inventory of four hosts."""
+    """Four hosts."""
 
     def __init__(self, place: Path) -> None:
-        self.place = place
-        collection = place / "ansible_collections" / "gpufleet" / "metal"
-        (collection / "playbooks").mkdir(parents=True)
-        shutil.copy(ROOT / "playbooks" / "upgrade_driver.yml", collection / "playbooks")
-        (collection / "playbooks" / "preflight.yml").write_text(PREFLIGHT)
-        for role, entries in ENTRIES.items():
-            (collection / "roles" / role / "tasks").mkdir(parents=True)
-            for entry in entries:
-                state = "(' ' ~ nginx_hold_state | default('held'))" if entry == "hold" else "''"
-                text = ENTRY.replace("ENTRY", f"{role}.{entry}").replace("STATE", state)
-                (collection / "roles" / role / "tasks" / f"{entry}.yml").write_text(text)
+        self.stand_ins = StandIns(place, SHAPE)
 
     def upgrade(self, hosts: dict[str, dict[str, Any]], *arguments: str, batch: int = 2) -> tuple[int, str]:
         """Run the playbook with variables of some hosts; return its status and what it printed, on one line."""
@@ -88,44 +49,18 @@ class Fleet:
             ),
         }
         part.update(image={}, models_directory="/srv/models", instances=[], engine_tls={})
-        common = {
+        variables = {
             "slices": {host: {**part, **hosts.get(host, {}).get("slice", {})} for host in HOSTS},
-            "journal": str(self.place / "journal"),
             "preflight_ignored_codes": ["ecc_disabled"],
-            "ansible_connection": "local",
-            "ansible_become": False,
-            "ansible_python_interpreter": "{{ ansible_playbook_python }}",
         }
-        groups = {
-            "gpu_nodes": {"hosts": {host: hosts.get(host, {}) for host in HOSTS}, "vars": common},
-            "gateways": {"hosts": {"gw-1": {}}},
-        }
-        (self.place / "hosts.yml").write_text(yaml.safe_dump({"all": {"children": groups}}))
-        playbook = self.place / "ansible_collections" / "gpufleet" / "metal" / "playbooks" / "upgrade_driver.yml"
-        variables = json.dumps({"upgrade_driver_batch": batch})
-        done = subprocess.run(
-            ["ansible-playbook", "-i", str(self.place / "hosts.yml"), str(playbook), "-e", variables, *arguments],
-            cwd=self.place,
-            env={
-                **{name: value for name, value in os.environ.items() if not name.startswith("ANSIBLE_")},
-                "PATH": f"{TOOLS}{os.pathsep}{os.environ['PATH']}",
-                "ANSIBLE_COLLECTIONS_PATH": str(self.place),
-                "ANSIBLE_HOME": str(self.place / "home"),
-                "ANSIBLE_NOCOLOR": "1",
-            },
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            check=False,
-        )
-        return done.returncode, " ".join(done.stdout.split())
+        groups = {"gpu_nodes": {host: hosts.get(host, {}) for host in HOSTS}, "gateways": {"gw-1": {}}}
+        chosen = json.dumps({"upgrade_driver_batch": batch})
+        return self.stand_ins.run(groups, variables, "-e", chosen, *arguments)
 
     def done_to(self, host: str) -> list[str]:
         """Return the entry points that ran for a host, in their order, without those that only look."""
-        lines = (self.place / "journal").read_text().splitlines()
-        mine = [line.split(" ", 1)[1] for line in lines if line.startswith(f"{host} ")]
-        return [entry for entry in mine if entry not in ("nvidia_driver.compare", "nginx.holders")]
+        journal = self.stand_ins.journal("nvidia_driver.compare", "nginx.holders")
+        return [entry for name, entry in journal if name == host]
 
 
 @pytest.fixture

@@ -1,131 +1,66 @@
 # SPDX-License-Identifier: Apache-2.0
 """The shape of upgrade_kubernetes: what is done to which host, in which order, when something fails at a stage.
 
-The playbook is real; preflight and the roles' entry points are stand-ins that write their name into a journal and fail
-where a test says so. The hosts are this machine under several names. The role kubernetes itself is in the scenario
-kubernetes_upgrade, with stand-ins for kubeadm and kubelet.
+The role kubernetes itself is in the scenario kubernetes_upgrade, with stand-ins for kubeadm and kubelet.
 """
 
 from __future__ import annotations
 
 import json
-import os
-import shutil
-import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
-from artefact import ROOT, TOOLS
+from stand_ins import Shape, StandIns
 
 PLANES = ("cp-a", "cp-b", "cp-c")
 WORKERS = ("gpu-a", "gpu-b", "gpu-c", "gpu-d")
 PLAIN = "gpu-d"
-ENTRIES = {
-    "kubernetes": ("upgrade_check", "upgrade_order", "upgrade", "kubeconfig"),
-    "nginx": ("hold", "holders"),
-    "vllm": ("idle", "main"),
-}
 COMPLETE = ["nginx.hold held", "vllm.idle", "kubernetes.upgrade", "vllm.main", "nginx.hold released"]
-
-PREFLIGHT = """
-- name: Stand in for the plan and the findings
-  hosts: all
-  gather_facts: false
-  tasks:
-    - name: Say what is ignored
-      ansible.builtin.debug:
-        msg: mended {{ __preflight_mended_in_cluster | join(',') }}
-      run_once: true
-    - name: Plan
-      ansible.builtin.set_fact:
-        fleet_plan: {hosts: "{{ slices }}"}
-"""
-
-#: What an entry point does.
-ENTRY = """
-- name: ENTRY | Write it down
-  ansible.builtin.shell: echo '{{ inventory_hostname }} ENTRY{{ STATE }}' >> {{ journal }}
-  changed_when: true
-  check_mode: false
-- name: ENTRY | Fail
-  ansible.builtin.fail: {msg: simulated failure of ENTRY}
-  when: "'ENTRY' ~ STATE in fails | default([])"
-- name: ENTRY | Say what it says
-  ansible.builtin.set_fact:
-    kubernetes_upgrade_wanted: "{{ wanted | default(true) }}"
-    kubernetes_upgrade_begun: "{{ begun | default(false) }}"
-    nginx_holders: "{{ holders | default([]) }}"
-"""
+SHAPE = Shape(
+    playbook="upgrade_kubernetes",
+    entries={
+        "kubernetes": ("upgrade_check", "upgrade_order", "upgrade", "kubeconfig"),
+        "nginx": ("hold", "holders"),
+        "vllm": ("idle", "main"),
+    },
+    facts={
+        "kubernetes_upgrade_wanted": "{{ wanted | default(true) }}",
+        "kubernetes_upgrade_begun": "{{ begun | default(false) }}",
+        "nginx_holders": "{{ holders | default([]) }}",
+    },
+    variable_files=("kubernetes_host.yml", "engines_in_cluster.yml"),
+)
 
 
 class Fleet:
-    """A collection of stand-ins around the real playbook, and a cluster of three control planes and four workers."""
+    """A cluster of three control planes and four workers."""
 
     def __init__(self, place: Path) -> None:
-        self.place = place
-        collection = place / "ansible_collections" / "gpufleet" / "metal"
-        (collection / "playbooks" / "vars").mkdir(parents=True)
-        shutil.copy(ROOT / "playbooks" / "upgrade_kubernetes.yml", collection / "playbooks")
-        for name in ("kubernetes_host.yml", "engines_in_cluster.yml"):
-            (collection / "playbooks" / "vars" / name).write_text("{}\n")
-        (collection / "playbooks" / "preflight.yml").write_text(PREFLIGHT)
-        for role, entries in ENTRIES.items():
-            (collection / "roles" / role / "tasks").mkdir(parents=True)
-            for entry in entries:
-                state = "(' ' ~ nginx_hold_state | default('held'))" if entry == "hold" else "''"
-                text = ENTRY.replace("ENTRY", f"{role}.{entry}").replace("STATE", state)
-                (collection / "roles" / role / "tasks" / f"{entry}.yml").write_text(text)
+        self.stand_ins = StandIns(place, SHAPE)
 
     def upgrade(self, hosts: dict[str, dict[str, Any]], *arguments: str, batch: int = 2) -> tuple[int, str]:
         """Run the playbook with variables of some hosts; return its status and what it printed, on one line."""
-        common = {
-            "slices": {
-                host: {
-                    "instances": [{}] if host in WORKERS and host != PLAIN else [],
-                    "image": {},
-                    "models_directory": "/srv/models",
-                    "engine_tls": {},
-                }
-                for host in (*PLANES, *WORKERS)
-            },
-            "journal": str(self.place / "journal"),
-            "ansible_connection": "local",
-            "ansible_become": False,
-            "ansible_python_interpreter": "{{ ansible_playbook_python }}",
+        slices = {
+            host: {
+                "instances": [{}] if host in WORKERS and host != PLAIN else [],
+                "image": {},
+                "models_directory": "/srv/models",
+                "engine_tls": {},
+            }
+            for host in (*PLANES, *WORKERS)
         }
         groups = {
-            "kube_control_plane": {"hosts": {host: hosts.get(host, {}) for host in PLANES}},
-            "kube_nodes": {"hosts": {host: hosts.get(host, {}) for host in WORKERS}},
-            "gateways": {"hosts": {"gw-1": {}}},
+            "kube_control_plane": {host: hosts.get(host, {}) for host in PLANES},
+            "kube_nodes": {host: hosts.get(host, {}) for host in WORKERS},
+            "gateways": {"gw-1": {}},
         }
-        (self.place / "hosts.yml").write_text(yaml.safe_dump({"all": {"children": groups, "vars": common}}))
-        playbook = self.place / "ansible_collections" / "gpufleet" / "metal" / "playbooks" / "upgrade_kubernetes.yml"
-        variables = json.dumps({"upgrade_kubernetes_batch": batch})
-        done = subprocess.run(
-            ["ansible-playbook", "-i", str(self.place / "hosts.yml"), str(playbook), "-e", variables, *arguments],
-            cwd=self.place,
-            env={
-                **{name: value for name, value in os.environ.items() if not name.startswith("ANSIBLE_")},
-                "PATH": f"{TOOLS}{os.pathsep}{os.environ['PATH']}",
-                "ANSIBLE_COLLECTIONS_PATH": str(self.place),
-                "ANSIBLE_HOME": str(self.place / "home"),
-                "ANSIBLE_NOCOLOR": "1",
-            },
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            check=False,
-        )
-        return done.returncode, " ".join(done.stdout.split())
+        chosen = json.dumps({"upgrade_kubernetes_batch": batch})
+        return self.stand_ins.run(groups, {"slices": slices}, "-e", chosen, *arguments)
 
     def journal(self) -> list[tuple[str, str]]:
         """Return what was done, without what only looks."""
-        lines = [tuple(line.split(" ", 1)) for line in (self.place / "journal").read_text().splitlines()]
-        looks = ("kubernetes.upgrade_check", "kubernetes.upgrade_order", "nginx.holders")
-        return [(host, entry) for host, entry in lines if entry not in looks]
+        return self.stand_ins.journal("kubernetes.upgrade_check", "kubernetes.upgrade_order", "nginx.holders")
 
     def done_to(self, host: str) -> list[str]:
         """Return the entry points that ran for a host, in their order."""
@@ -141,7 +76,7 @@ def fleet(tmp_path: Path) -> Fleet:
 def test_control_planes_first_then_one_worker_then_batches(fleet: Fleet) -> None:
     status, said = fleet.upgrade({"gpu-c": {"wanted": False}})
     assert status == 0, said
-    assert "mended kubernetes_version_differs" in said
+    assert "in the cluster kubernetes_version_differs" in said
     entries = fleet.journal()
     assert entries[:3] == [(plane, "kubernetes.upgrade") for plane in PLANES]
     assert entries[3:8] == [("gpu-a", entry) for entry in COMPLETE], "the first worker is proved before any other"

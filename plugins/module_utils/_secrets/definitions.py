@@ -17,10 +17,12 @@ HOUR = 3600
 SHIPPED_CONSUMERS = (
     "engine_authority",
     "engine_registry_login",
+    "exporter_authority",
     "gateway_api_key",
     "gateway_authority",
     "gateway_token_key",
     "kubernetes_encryption_key",
+    "prometheus_authority",
 )
 """Consumers whose tasks come with the collection: playbooks/rotation/consumers has a file for each."""
 

@@ -48,5 +48,5 @@ class CallbackModule(CallbackBase):
     def v2_runner_on_ok(self, result: Any) -> None:
         """Count what a task did; a skipped one did nothing."""
         self._seen += result.task.resolved_action not in THOUGHTS
-        if self._seen == self.get_option("steps"):
+        if 0 < self._seen == self.get_option("steps"):
             os.killpg(os.getpgid(0), signal.SIGKILL)

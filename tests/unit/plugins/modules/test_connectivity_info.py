@@ -30,6 +30,7 @@ TLS: dict[str, Any] = {
     "ca_path": None,
     "ca_content": None,
     "client_content": None,
+    "http_path": None,
 }
 
 
@@ -88,9 +89,14 @@ def fixture_certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @contextmanager
 def server(
-    certificate: Path, minimum: ssl.TLSVersion, maximum: ssl.TLSVersion, clients_of: str | None = None
+    certificate: Path,
+    minimum: ssl.TLSVersion,
+    maximum: ssl.TLSVersion,
+    clients_of: str | None = None,
+    answers: bool = False,
+    quiet_seconds: float = 0.0,
 ) -> Iterator[int]:
-    """A server of those versions of TLS that answers one handshake; yields its port."""
+    """A server of those versions of TLS that answers one handshake, and one request; yields its port."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificate)
     if clients_of:
@@ -101,8 +107,11 @@ def server(
     def serve(listening: socket.socket) -> None:
         with suppress(OSError):
             connection, __ = listening.accept()
-            with connection, context.wrap_socket(connection, server_side=True):
-                pass
+            with connection, context.wrap_socket(connection, server_side=True) as secured:
+                if answers:
+                    secured.recv(1000)
+                    secured.sendall(b"HTTP/1.1 404 Not Found\r\n\r\n")
+                time.sleep(quiet_seconds)
 
     with socket.create_server(("127.0.0.1", 0)) as listening:
         thread = threading.Thread(target=serve, args=[listening])
@@ -168,6 +177,32 @@ def test_a_client_shows_what_it_was_given(certificate: Path) -> None:
         assert result["tls_state"] == state, result
     with pytest.raises(OSError, match="PEM lib"):
         tls_context({**TLS, "client_content": mine["certificate"]})
+
+
+def test_over_tls_1_3_only_an_answer_tells_whether_a_client_is_taken(certificate: Path) -> None:
+    mine, other = (
+        dict(make("authority", check_options("authority", {}, "x"), int(time.time())).value) for __ in range(2)
+    )
+    for authority, path, state in (
+        (mine, "/metrics", "accepted"),
+        (other, "/metrics", "client_refused"),
+        (None, "/metrics", "client_refused"),
+        # The handshake alone looks well.
+        (other, None, "accepted"),
+    ):
+        shown = client_certificate(authority, "rotation", int(time.time())) if authority else None
+        tls = {**TLS, "ca_path": str(certificate), "client_content": shown, "http_path": path}
+        with server(certificate, V13, V13, clients_of=mine["certificate"], answers=path is not None) as port:
+            result = probe(target(port, tls=tls, expect=f"tls_{state}"), 5.0, tls_context(tls))
+        assert (result["tls_state"], result["tls_version"]) == (state, "TLSv1.3"), result
+        assert (result["error"] is None) == (state == "accepted")
+
+
+def test_a_peer_that_keeps_quiet_has_not_refused(certificate: Path) -> None:
+    tls = {**TLS, "ca_path": str(certificate), "http_path": "/"}
+    with server(certificate, V13, V13, quiet_seconds=1.0) as port:
+        result = probe(target(port, tls=tls), 0.3, tls_context(tls))
+    assert (result["tls_state"], result["tls_serial"]) == ("failed", None)
 
 
 def test_a_port_that_speaks_no_tls_is_open_and_fails(listener: socket.socket) -> None:

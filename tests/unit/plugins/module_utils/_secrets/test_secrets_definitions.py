@@ -137,8 +137,9 @@ TOKEN = {"kind": "token"}
             {"a": {**TOKEN, "consumers": {"gateway": {"hosts": "gateways", "tasks": "gpufleet.metal.gateway_keys"}}}},
             "fleet_secrets.a.consumers.gateway.tasks is 'gpufleet.metal.gateway_keys', wanted a file of yours or one "
             "of gpufleet.metal.engine_authority, gpufleet.metal.engine_registry_login, "
-            "gpufleet.metal.gateway_api_key, gpufleet.metal.gateway_authority, gpufleet.metal.gateway_token_key, "
-            "gpufleet.metal.kubernetes_encryption_key",
+            "gpufleet.metal.exporter_authority, gpufleet.metal.gateway_api_key, gpufleet.metal.gateway_authority, "
+            "gpufleet.metal.gateway_token_key, gpufleet.metal.kubernetes_encryption_key, "
+            "gpufleet.metal.prometheus_authority",
         ),
         (
             {"a": {"kind": "password", "options": {"length": 12, "characters": list("abcdefghijklm")}}},

@@ -64,9 +64,9 @@ options:
           client_content:
             description:
               - A certificate to show as a client, and its key, in PEM as text. It is kept in memory, which needs Linux.
-              - Over TLS 1.3 a handshake is complete before the peer judges it, so O(targets[].tls.http_path) is needed to
-                learn its judgement; a peer that refuses it over TLS 1.2 (see O(targets[].tls.maximum_version)) fails the
-                handshake.
+              - Over TLS 1.3 a handshake is complete before the peer judges it, so O(targets[].tls.http_path) is needed
+                to learn its judgement; a peer that refuses it over TLS 1.2 (see O(targets[].tls.maximum_version)) fails
+                the handshake.
             type: str
           http_path:
             description:
@@ -124,8 +124,8 @@ results:
       description:
         - C(accepted) is a completed handshake. C(refused) is the peer's own answer that it speaks none of the offered
           versions, the alert C(protocol_version). C(untrusted) is a certificate that no trusted authority signed.
-          C(client_refused) is a peer that completed the handshake and then, asked for O(targets[].tls.http_path), ended the
-          connection or sent an alert instead of an answer, as over TLS 1.3 one does that does not take the client.
+          C(client_refused) is a peer that completed the handshake and then, asked for O(targets[].tls.http_path), ended
+          the connection or sent an alert instead of an answer, as over TLS 1.3 one does that does not take the client.
           C(failed) is anything else, such as a certificate for another name, a peer that says nothing, or no common
           version because this side's policy forbids it.
         - Null without O(targets[].tls), and where no connection was made.
@@ -201,7 +201,7 @@ def asked(secured: ssl.SSLSocket, name: str, path: str) -> str | None:
 
 
 def handshake(connection: socket.socket, context: ssl.SSLContext, name: str, path: str | None) -> dict[str, Any]:
-    """Complete a handshake, and ask for a path if any; returns tls_state, tls_version, tls_cipher, tls_serial and error."""
+    """Complete a handshake, and ask for a path if any; returns a result's tls_* and error."""
     try:
         with context.wrap_socket(connection, server_hostname=name) as secured:
             cipher = secured.cipher()

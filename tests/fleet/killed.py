@@ -62,6 +62,7 @@ def kill_everywhere(name: str, work: Path, run: Callable[[Sequence[str], int], t
         status, said = run((name,) if phase == "idle" else (), steps)
         assert status in (0, -signal.SIGKILL), f"it ended with {status} by itself:\n{said[-8000:]}"
         kills[phase] += status != 0
+        print(f"{name}, {phase}: {'killed after' if status else 'ended before'} step {steps}", flush=True)
         found = stored.secrets(work)[name].phase
         if found == "idle" and phase != "idle":
             break

@@ -3,7 +3,8 @@
 
     python tests/fleet/switch_engine_tls.py INVENTORY WORK_DIRECTORY
 
-The demo fleet gets a second gateway first. Everything is real but the GPUs. No request of plain and streaming clients of every gateway may fail.
+The demo fleet gets a second gateway first. Everything is real but the GPUs. No request of plain and streaming clients
+of every gateway may fail.
 """
 
 from __future__ import annotations

@@ -23,8 +23,8 @@ from pathlib import Path
 # Only an engine that hangs takes longer: a slow machine is not a fault.
 PATIENCE_SECONDS = 240.0
 # Steady traffic, not all that the engines can take: an engine's workers spin for a second after each request, so on two
-# shared cores more would starve the playbooks that the load accompanies.
-PAUSE_SECONDS = 4.0
+# shared cores more would starve the playbooks that the load accompanies. With two gateways it is the same traffic.
+PAUSE_SECONDS_OF_A_GATEWAY = 4.0
 # After the end was announced, so that what comes last is judged too.
 LAST_REQUESTS = 3
 
@@ -64,13 +64,16 @@ class Clients:
     ca_file: str
     model: str
     credentials: Mapping[str, Path | None] = field(default_factory=lambda: {"nobody": None})
-    pause_seconds: float = PAUSE_SECONDS
+    #: Between the requests of a client. None makes it as long as engines need it.
+    pause_seconds: float | None = None
     #: The endpoint's name, for clients that do not ask for the gateway's address.
     name: str | None = None
     requests: list[Request] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self._end = threading.Event()
+        if self.pause_seconds is None:
+            self.pause_seconds = PAUSE_SECONDS_OF_A_GATEWAY * len(self.gateways)
         self._threads = [
             threading.Thread(target=self._ask_until_the_end, args=(gateway, stream, credential), daemon=True)
             for gateway in self.gateways

@@ -107,6 +107,8 @@ class Clients:
             counts = Counter(request.client for request in requests)
             for client, count in sorted(counts.items()):
                 print(f"  {count:5} {client}", flush=True)
+            for request in failed:
+                print(f"  failed: {request}", flush=True)
         assert not failed, failed
         assert len(counts) == len(self._threads), "every client asked"
 

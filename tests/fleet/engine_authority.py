@@ -4,8 +4,8 @@
     python tests/fleet/engine_authority.py INVENTORY WORK_DIRECTORY
 
 The demo fleet gets a second gateway first. Phase by phase it is asked, from a gateway, whom each engine takes for a
-client and who believes the engine. Then it is replaced once more, killed after every step. No request of plain and
-streaming clients may fail, also while each engine is restarted in the end: until then it forgets nothing.
+client and who believes the engine. No request of plain and streaming clients may fail, also while each engine is
+restarted in the end: until then it forgets nothing.
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import killed
 import stored
 from clients import Clients
 from fleet import ROOT, Fleet, variables, wait_for, with_second_gateway
@@ -105,14 +104,6 @@ class Authority:
         """Run rotate_secrets, and return what it says in one line."""
         return " ".join(self.fleet.play(ROTATE, *more, *variables(**values), status=status).split())
 
-    def replace_killed(self) -> None:
-        """Replace it once more, killed after every step in turn."""
-
-        def run(names: Sequence[str], steps: int) -> tuple[int, str]:
-            return killed.run_and_kill(self.fleet.command(ROTATE, *variables(rotate_secrets_names=names)), steps)
-
-        killed.kill_everywhere(NAME, self.work, run)
-
     def phase(self) -> str:
         """Return where the rotation stands."""
         return stored.secrets(self.work)[NAME].phase
@@ -156,7 +147,7 @@ class Authority:
 
 
 def main(inventory: Path, work: Path) -> None:
-    """Add a gateway, take the authority into the store, replace it twice, and restart the engines."""
+    """Add a gateway, take the authority into the store, replace it, and restart the engines."""
     pki = inventory / ".gpufleet" / "pki"
     os.environ.update(AUTHORITY_WORK=str(work), AUTHORITY_PKI=str(pki))
     sources = with_second_gateway(inventory, work)
@@ -182,14 +173,11 @@ def main(inventory: Path, work: Path) -> None:
         authority.rotate()
         # Nothing of the old is left but what running engines remember.
         authority.expect("idle", both, believed="new", taken="new old", files="new")
-        authority.replace_killed()
-        all_three = {**both, "newest": stored.secrets(work)[NAME].current.value}
-        authority.expect("idle", all_three, believed="newest", taken="new newest old", files="newest")
         assert [fleet.started(node) for node in authority.nodes] == started, "nothing restarted"
 
         for node in authority.nodes:
-            authority.restart(node, all_three)
-    authority.expect("idle", all_three, believed="newest", taken="newest", files="newest")
+            authority.restart(node, both)
+    authority.expect("idle", both, believed="new", taken="new", files="new")
     assert (pki / "ca.crt").read_text().count("BEGIN CERTIFICATE") == 1
     assert fleet.holders() == [{} for __ in fleet.hosts("gateways")]
     fleet.play("playbooks/verify.yml")

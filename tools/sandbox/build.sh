@@ -4,7 +4,8 @@
 #
 #   images   gpufleet-sandbox-host:{bookworm,trixie}   Debian with systemd and sshd, bootstrapped from this machine's own mirror
 #   media    CACHE/media, mounted read-only at /srv/media in every host, as an air-gapped fleet would get it:
-#            images/vllm-cpu.tar (the engine), models/tiny-llama{,.tar}, media.json (names, ids and checksums of both)
+#            images/vllm-cpu.tar (the engine), models/tiny-llama{,.tar}, media.json (names, ids and checksums of both),
+#            packages/{bookworm,trixie} (a mirror of the few Debian packages that a cluster's hosts install)
 #   ssh      CACHE/ssh/id_ed25519, the key that the hosts accept
 #
 # CACHE is ${XDG_CACHE_HOME:-~/.cache}/gpufleet-metal. Where Debian comes from, the first of:
@@ -19,6 +20,14 @@ engine_tag=gpufleet-sandbox-vllm:0.32.0
 debian=http://deb.debian.org/debian
 root_packages=systemd,systemd-sysv,libpam-systemd,dbus,python3,python3-apt,python3-venv,sudo,ca-certificates,iproute2,procps
 root_packages+=,kmod,openssh-server,iputils-ping,curl,libnuma1
+# What hosts of Kubernetes scenarios install from Debian. Of these alone apt reads an index in no time; of all of Debian it takes some
+# seconds of a core each time, on every host.
+declare -A mirrored=(
+  [bookworm]="age"
+  [trixie]="age containerd etcd-client etcd-server haproxy keepalived nginx openssl python3-yaml runc"
+)
+# Debian 13 has containerd 1.7 and Kubernetes 1.36 takes no older one than 2. Debian 14's runs on it.
+declare -A newer=([trixie]="containerd runc")
 mkdir -p "$cache"
 
 sudo=()
@@ -163,6 +172,46 @@ build_model() {
   fi
 }
 
+# What runs in a host of the suite: fetch packages with what they need, and write an index of them.
+read -r -d '' fetch_packages <<'SCRIPT' || true
+set -eu
+suite=$1 names=$2 newer=$3
+apt-get update --quiet=2
+if [ -n "$newer" ]; then
+  mirror=$(apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' "Release: $suite" | head -n 1)
+  # A mirror may lag behind what testing says of its own age.
+  echo "deb [check-valid-until=no signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] $mirror forky main" \
+    >/etc/apt/sources.list.d/forky.list
+  printf 'Package: %s\nPin: release n=forky\nPin-Priority: %s\n\n' '*' -10 "$newer" 990 >/etc/apt/preferences.d/forky
+  apt-get update --quiet=2
+fi
+# shellcheck disable=SC2086 # several names
+apt-get install --quiet=2 --yes --no-install-recommends --download-only $names
+cd /packages
+mv /var/cache/apt/archives/*.deb .
+for package in *.deb; do
+  dpkg-deb --field "$package"
+  printf 'Filename: ./%s\nSize: %s\nSHA256: %s\n\n' "$package" "$(stat --format %s "$package")" "$(sha256sum "$package" | cut -d ' ' -f 1)"
+done >Packages
+printf 'Suite: %s\nDate: %s\nSHA256:\n %s %s Packages\n' "$suite" "$(date --utc --rfc-email)" "$(sha256sum Packages | cut -d ' ' -f 1)" \
+  "$(stat --format %s Packages)" >Release
+chmod -R a=rX,u+w .
+SCRIPT
+
+build_packages() {
+  local suite=$1 directory=$cache/media/packages/$1 mark
+  mark=$({ docker image inspect --format '{{.Id}}' "gpufleet-sandbox-root:$suite"; echo "${mirrored[$suite]} ${newer[$suite]:-} $fetch_packages"; } | recipe -)
+  [[ $(cat "$directory.recipe" 2>/dev/null) != "$mark" ]] || return 0
+  step "Fetching the packages of a cluster's hosts for Debian $suite"
+  "${sudo[@]}" rm -rf "$directory.partial"
+  mkdir -p "$directory.partial"
+  logged "$cache/packages-$suite.log" docker run --rm --volume "$directory.partial:/packages" --entrypoint sh "gpufleet-sandbox-root:$suite" \
+    -c "$fetch_packages" sh "$suite" "${mirrored[$suite]}" "${newer[$suite]:-}"
+  "${sudo[@]}" rm -rf "$directory"
+  mv "$directory.partial" "$directory"
+  echo "$mark" >"$directory.recipe"
+}
+
 write_media_json() {
   python3 - "$cache/media" "$engine_tag" "$(docker image inspect --format '{{.Id}}' "$engine_tag")" >"$cache/media/media.json.partial" <<'PYTHON'
 import hashlib
@@ -204,6 +253,7 @@ fi
 for suite in bookworm trixie; do
   build_root "$suite"
   build_host "$suite"
+  build_packages "$suite"
 done
 build_engine
 build_model

@@ -24,7 +24,7 @@ root_packages+=,kmod,openssh-server,iputils-ping,curl,libnuma1
 # seconds of a core each time, on every host.
 declare -A mirrored=(
   [bookworm]="age"
-  [trixie]="age containerd etcd-client etcd-server haproxy keepalived nginx openssl python3-yaml runc"
+  [trixie]="age containerd etcd-client etcd-server haproxy keepalived nginx openssl python3-cryptography python3-yaml runc"
 )
 # Debian 13 has containerd 1.7 and Kubernetes 1.36 takes no older one than 2. Debian 14's runs on it.
 declare -A newer=([trixie]="containerd runc")

@@ -271,7 +271,8 @@ class Store:
         raise RefusedError(405, "MethodNotAllowed", f"the stand-in has no {method}")
 
     def _there(self, item: dict[str, Any]) -> dict[str, Any]:
-        found = self.objects.get(self._key(item))
+        nodes = {self._key(each): each for each in self._nodes()} if item["kind"] == "Node" else {}
+        found = nodes.get(self._key(item)) or self.objects.get(self._key(item))
         if found is None:
             plural = next(name for name, (kind, __) in RESOURCES.items() if kind == item["kind"])
             name = item["metadata"]["name"]
@@ -279,7 +280,8 @@ class Store:
         return found
 
     def _list(self, item: dict[str, Any], namespace: str | None, query: dict[str, str]) -> dict[str, Any]:
-        objects = [*self.objects.values(), *self._pods()]
+        others = [each for each in self.objects.values() if each["kind"] != "Node"]
+        objects = [*others, *self._nodes(), *self._pods()]
         wanted = [
             each
             for each in objects
@@ -363,6 +365,10 @@ class Store:
 
     # -- what controllers and kubelets would do --
 
+    def _nodes(self) -> list[dict[str, Any]]:
+        """Return the nodes: those of add_node, or where somebody keeps them otherwise, theirs."""
+        return [each for each in self.objects.values() if each["kind"] == "Node"]
+
     def _with_status(self, item: dict[str, Any]) -> dict[str, Any]:
         unready = self.said_of("unready", item) or self.said_of("crash", item)
         if item["kind"] == "Node":
@@ -381,7 +387,7 @@ class Store:
 
     def _count(self, item: dict[str, Any]) -> int:
         if item["kind"] == "DaemonSet":
-            return sum(each["kind"] == "Node" for each in self.objects.values())
+            return len(self._nodes())
         return int(item["spec"].get("replicas", 1))
 
     def _pods(self) -> list[dict[str, Any]]:

@@ -51,7 +51,7 @@ class Cluster:
         self.heard_last = 0.0
         self.clients: dict[str, common.Client] = {}
         self.running: dict[str, dict[str, str]] = {}
-        self.objects = objects.KeptStore(self.running)
+        self.objects = objects.KeptStore(self, self.running)
         for name, member in self.state["members"].items():
             if name != self.state["own"]:
                 try:
@@ -75,6 +75,7 @@ class Cluster:
         written = 1 + sum(self.push(address) for address in others)
         if written <= len(self.state["members"]) // 2:
             self.state = before
+            self.objects.load()
             raise RefusedError(f"etcdserver: request timed out: {written} of {len(others) + 1} members answer")
         self.keep()
 
@@ -107,6 +108,7 @@ class Cluster:
     def replicate(self, state: dict[str, Any]) -> None:
         if state["revision"] > self.state["revision"]:
             self.state = {**state, "own": self.state["own"]}
+            self.objects.load()
             self.keep()
 
     def create_token(self, seconds: int, description: str) -> str:
@@ -176,6 +178,7 @@ class Cluster:
         shared["members"] = {**shared["members"], name: {"address": address, "id": str(secrets.randbits(63))}}
         shared["revision"] += 1
         self.state = {**shared, "own": self.state["own"]}
+        self.objects.load()
         for other, member in shared["members"].items():
             if other not in (self.state["own"], name):
                 self.push(member["address"])
@@ -273,6 +276,14 @@ class Cluster:
         """Take what answers on a node, and say what is to run there: nothing where it was drained."""
         self.running[name] = running
         return [] if self.get_node(name)["spec"].get("unschedulable") else [*self.objects.wanted(name)]
+
+    def request_object(self, method: str, path: str, query: dict[str, str], kind: str, content: Any) -> dict[str, Any]:
+        """Answer a request for objects; ``kind`` is that of the content."""
+        try:
+            found = self.objects.request(method, path, query, {"Content-Type": kind}, content)
+        except objects.simulated_api.RefusedError as fault:
+            return {"status": fault.status, "answer": fault.body}
+        return {"status": 200, "answer": found}
 
     def running_engines(self, name: str) -> dict[str, str]:
         return self.running.get(name, {})
@@ -386,18 +397,23 @@ class Handler(http.server.BaseHTTPRequestHandler):
         if self.caller()[0] != "admin":
             self.answer(401, "Unauthorized")
             return
-        if len(self.cluster.state["members"]) != 1:
-            self.answer(501, "stand-in: only a cluster of one control plane keeps objects")
-            return
         parts = urllib.parse.urlsplit(self.path)
-        query = dict(urllib.parse.parse_qsl(parts.query, keep_blank_values=True))
+        asked = {
+            "method": self.command,
+            "path": parts.path,
+            "query": dict(urllib.parse.parse_qsl(parts.query, keep_blank_values=True)),
+            "kind": self.headers.get("Content-Type", ""),
+            "content": body,
+        }
         try:
-            with self.cluster.lock:
-                found = self.cluster.objects.request(self.command, parts.path, query, self.headers, body)
-        except objects.simulated_api.RefusedError as fault:
-            self.answer(fault.status, json.dumps(fault.body))
-        else:
-            self.answer(200, json.dumps(found))
+            found = self.cluster.forward("request_object", asked, "admin", "objects")
+            if found is NotImplemented:
+                with self.cluster.lock:
+                    found = self.cluster.request_object(**asked)
+        except (RefusedError, common.SimulatedError) as fault:
+            text = {"kind": "Status", "apiVersion": "v1", "status": "Failure", "message": str(fault), "code": 500}
+            found = {"status": 500, "answer": text}
+        self.answer(found["status"], json.dumps(found["answer"]))
 
     do_PATCH = do_DELETE = serve_object  # noqa: N815 - the library's names
 

@@ -26,6 +26,8 @@ import yaml
 from common import KUBERNETES, SimulatedError
 
 DEFAULTS = {"vm/overcommit_memory": "1", "vm/panic_on_oom": "0", "kernel/panic": "10", "kernel/panic_on_oops": "1"}
+#: How often the API server hears of a node that is as it was.
+HEARTBEAT_SECONDS = 5
 SERVING = common.KUBELET / "pki" / "kubelet-server-current.pem"
 
 
@@ -218,6 +220,8 @@ class Kubelet:
         self.registration = json.loads((common.KUBELET / "registration.json").read_text(encoding="utf-8"))
         self.name = self.registration["name"]
         self.components = Components()
+        self.pods = objects.Pods()
+        self.told: tuple[Any, float] = (None, 0.0)
         self.asked: str | None = None
         self.key = ""
         self.serving = False
@@ -231,8 +235,11 @@ class Kubelet:
             return
         client = common.Client(KUBERNETES / "kubelet.conf")
         document = node_document(self.registration)
-        client.call("register", name=self.name, node=document, pods=self.components.pods())
-        objects.turn(client, self.name, document["status"]["addresses"][0]["address"])
+        news, moment = (document, self.components.pods()), time.monotonic()
+        if news != self.told[0] or moment - self.told[1] > HEARTBEAT_SECONDS:
+            client.call("register", name=self.name, node=document, pods=news[1])
+            self.told = news, moment
+        self.pods.turn(client, self.name, document["status"]["addresses"][0]["address"])
         if not self.serving:
             self.serve(client)
 

@@ -1,14 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The objects of a cluster of one control plane, and the engines that kubelet's stand-in starts for its Deployments.
+"""The objects of a cluster, and the engines that kubelet's stand-in starts for its Deployments.
 
-They are kept and answered as ../../../resources/simulated_api.py does it, which the packages bring along. No container
-runs: an engine is a process of the node, which kubelet starts and ends as it would the pod of a pinned Deployment.
+They are kept and answered as ../../../resources/simulated_api.py does it, which the packages bring along, but for the
+nodes, which are the cluster's own. No container runs: an engine is a process of the node, which kubelet starts and ends
+as it would the pod of a pinned Deployment.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import socket
+import ssl
+import time
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,6 +24,8 @@ import simulated_api
 #: A scenario brings it; without it no Deployment has a pod.
 ENGINE = Path("/usr/local/lib/simulated_engine.py")
 PREFIX = "simulated-engine-"
+ASK_SECONDS = 5.0
+IDLE_SECONDS = 1.0
 
 
 def template_digest(item: dict[str, Any]) -> str:
@@ -27,24 +33,49 @@ def template_digest(item: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(item["spec"]["template"], sort_keys=True).encode()).hexdigest()[:10]
 
 
-class KeptStore(simulated_api.Store):
-    """Objects in etcd's directory: they are there again when the API server has been replaced."""
+def takes(node: dict[str, Any], pod: dict[str, Any]) -> bool:
+    """Whether a node is one of those that a pod may run on."""
+    labels = node["metadata"]["labels"]
+    if any(labels.get(name) != value for name, value in pod.get("nodeSelector", {}).items()):
+        return False
 
-    def __init__(self, running: dict[str, dict[str, str]]) -> None:
-        self.path = common.STATE.with_name("objects.json")
-        self.complete = False
-        #: By node, what its kubelet says that answers: Deployment and digest.
+    def tolerated(taint: dict[str, Any]) -> bool:
+        return any(
+            each.get("key") in (None, taint["key"]) and each.get("effect") in (None, taint["effect"])
+            for each in pod.get("tolerations", [])
+        )
+
+    return all(tolerated(taint) for taint in node["spec"].get("taints") or [])
+
+
+class KeptStore(simulated_api.Store):
+    """Objects in etcd, the same on all control planes: a restored cluster has those of its snapshot.
+
+    ``cluster``: who has the state and writes it to a majority. ``running``: by node, what its kubelet says that
+    answers, Deployment and digest.
+    """
+
+    def __init__(self, cluster: Any, running: dict[str, dict[str, str]]) -> None:
+        self.cluster = cluster
         self.running = running
+        self.complete = False
         super().__init__()
-        if self.path.exists():
-            kept = json.loads(self.path.read_text(encoding="utf-8"))
-            self.objects, self.applied, self.revision = kept["objects"], kept["applied"], kept["revision"]
+        self.born = self._kept()
+        self.load()
         self.complete = True
+
+    def _kept(self) -> dict[str, Any]:
+        return {"objects": self.objects, "applied": self.applied, "revision": self.revision}
+
+    def load(self) -> None:
+        """Take what the cluster's state has, after another member has written it or this one could not."""
+        kept = self.cluster.state.get("objects") or json.loads(json.dumps(self.born))
+        self.objects, self.applied, self.revision = kept["objects"], kept["applied"], kept["revision"]
 
     def write(self) -> None:
         if self.complete:
-            kept = {"objects": self.objects, "applied": self.applied, "revision": self.revision}
-            common.write(self.path, json.dumps(kept))
+            self.cluster.state["objects"] = self._kept()
+            self.cluster.save()
 
     def wanted(self, node: str) -> Iterator[dict[str, Any]]:
         """What has a pod on a node that takes pods."""
@@ -54,20 +85,44 @@ class KeptStore(simulated_api.Store):
             pod = item["spec"]["template"]
             if pod["spec"]["nodeSelector"]["kubernetes.io/hostname"] != node:
                 continue
-            port = pod["spec"]["containers"][0]["ports"][0]
+            container = pod["spec"]["containers"][0]
+            port = container["ports"][0]
             yield {
                 "name": item["metadata"]["name"],
                 "digest": template_digest(item),
                 "address": port["hostIP"],
                 "port": port["hostPort"],
                 "model": pod["metadata"]["annotations"]["gpufleet.metal/model"],
+                "arguments": container["args"],
+                "directories": dict(self.directories(item["metadata"]["namespace"], pod["spec"])),
             }
+
+    def directories(self, namespace: str, pod: dict[str, Any]) -> Iterator[tuple[str, str]]:
+        """By where a pod's container has them, the directories of the node that its claims stand for."""
+        claims = {each["name"]: each.get("persistentVolumeClaim") for each in pod.get("volumes", [])}
+        for mount in pod["containers"][0].get("volumeMounts", []):
+            if claim := claims.get(mount["name"]):
+                volume = self.objects[f"PersistentVolumeClaim/{namespace}/{claim['claimName']}"]["spec"]["volumeName"]
+                yield mount["mountPath"], self.objects[f"PersistentVolume//{volume}"]["spec"]["local"]["path"]
 
     def answers(self, item: dict[str, Any]) -> bool:
         """Whether the pod that a Deployment wants now answers."""
         return any(found.get(item["metadata"]["name"]) == template_digest(item) for found in self.running.values())
 
+    def _nodes(self) -> list[dict[str, Any]]:
+        names = self.cluster.list_nodes()
+        return [{"apiVersion": "v1", "kind": "Node", **self.cluster.get_node(name)} for name in names]
+
+    def _count(self, item: dict[str, Any]) -> int:
+        """Pods of a DaemonSet are on the nodes that it selects and whose taints it tolerates."""
+        if item["kind"] != "DaemonSet":
+            return int(super()._count(item))
+        return sum(takes(node, item["spec"]["template"]["spec"]) for node in self._nodes())
+
     def _with_status(self, item: dict[str, Any]) -> dict[str, Any]:
+        if item["kind"] == "Node":
+            # It is as its kubelet says.
+            return item
         found: dict[str, Any] = super()._with_status(item)
         if item["kind"] == "Deployment" and "uid" in item["metadata"]:
             found["status"]["availableReplicas"] = int(self.answers(item))
@@ -89,7 +144,16 @@ def units() -> dict[str, tuple[str, int]]:
     return found
 
 
-def is_ready(address: str, port: int) -> bool:
+def is_ready(address: str, port: int, secured: bool) -> bool:
+    """As the probes in a pod: of an engine that answers over mutual TLS they see a handshake and not more."""
+    if secured:
+        context = ssl.create_default_context()
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+        try:
+            with socket.create_connection((address, port), timeout=5) as plain, context.wrap_socket(plain):
+                return True
+        except OSError:
+            return False
     try:
         with urllib.request.urlopen(f"http://{address}:{port}/health", timeout=5) as answer:
             return bool(answer.status == 200)
@@ -97,19 +161,56 @@ def is_ready(address: str, port: int) -> bool:
         return False
 
 
-def turn(client: common.Client, node: str, address: str) -> None:
-    """Have the engines of this node's Deployments, and no other: their units outlive kubelet, as containers do."""
-    if not ENGINE.exists():
-        return
-    running = units()
-    ready = {name: digest for name, (digest, port) in running.items() if is_ready(address, port)}
-    wanted = {engine["name"]: engine for engine in client.call("run_engines", name=node, running=ready)}
-    for name, (digest, port) in running.items():
-        if wanted.get(name, {}).get("digest") != digest:
-            # At once, whatever it has in hand: a real pod would wait for that.
-            common.run("systemctl", "stop", f"{PREFIX}{digest}-{port}-{name}.service")
-    for name, engine in wanted.items():
-        if name not in running:
-            unit = f"--unit={PREFIX}{engine['digest']}-{engine['port']}-{name}"
-            argv = ["/usr/bin/python3", str(ENGINE), engine["address"], str(engine["port"]), engine["model"]]
-            common.run("systemd-run", "--quiet", "--collect", unit, *argv)
+def lacks(engine: dict[str, Any]) -> str | None:
+    """What keeps a pod from running on this node: directories that are not there."""
+    missing = [path for path in engine["directories"].values() if not Path(path).is_dir()]
+    model = engine["arguments"][0]
+    if "/models" in engine["directories"]:
+        weights = Path(engine["directories"]["/models"], *Path(model).relative_to("/models").parts)
+        missing += [] if weights.is_dir() else [str(weights)]
+    return f"no directory {', '.join(missing)}" if missing else None
+
+
+class Pods:
+    """The engines of this node's Deployments, and no other: their units outlive kubelet, as containers do."""
+
+    def __init__(self) -> None:
+        self.secured: dict[str, bool] = {}
+        self.ready: dict[str, tuple[str, float]] = {}
+        self.next = 0.0
+
+    def answering(self, address: str, running: dict[str, tuple[str, int]]) -> dict[str, str]:
+        """Which engines answer; one that did is asked again after some seconds."""
+        moment = time.monotonic()
+        for name, (digest, port) in running.items():
+            known, since = self.ready.get(name, ("", 0.0))
+            if known == digest and moment - since < ASK_SECONDS:
+                continue
+            self.ready.pop(name, None)
+            if is_ready(address, port, self.secured.get(name, False)):
+                self.ready[name] = digest, moment
+        return {name: digest for name, (digest, __) in running.items() if self.ready.get(name, ("",))[0] == digest}
+
+    def turn(self, client: common.Client, node: str, address: str) -> None:
+        """Start and end what is to be started and ended."""
+        if not ENGINE.exists() or time.monotonic() < self.next:
+            return
+        running = units()
+        ready = self.answering(address, running)
+        wanted = {engine["name"]: engine for engine in client.call("run_engines", name=node, running=ready)}
+        for name, (digest, port) in running.items():
+            if wanted.get(name, {}).get("digest") != digest:
+                # At once, whatever it has in hand: a real pod would wait for that.
+                common.run("systemctl", "stop", f"{PREFIX}{digest}-{port}-{name}.service")
+        for name, engine in wanted.items():
+            self.secured[name] = "--ssl-certfile" in engine["arguments"]
+            if name not in running:
+                if fault := lacks(engine):
+                    common.say(f"E pod of {name} is not started: {fault}")
+                    continue
+                unit = f"--unit={PREFIX}{engine['digest']}-{engine['port']}-{name}"
+                argv = ["/usr/bin/python3", str(ENGINE), engine["address"], str(engine["port"]), engine["model"]]
+                argv += [engine["directories"]["/tls"]] if self.secured[name] else []
+                common.run("systemd-run", "--quiet", "--collect", unit, *argv)
+        # Where all is as wanted nothing is asked for a moment.
+        self.next = time.monotonic() + (IDLE_SECONDS if ready.keys() == wanted.keys() == running.keys() else 0)

@@ -1,16 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Stands in for an engine in a pod: simulated_engine.py ADDRESS PORT MODEL.
+"""Stands in for an engine in a pod: simulated_engine.py ADDRESS PORT MODEL [TLS_DIRECTORY].
 
 It answers as vLLM does what gateways, playbooks and clients ask: health, metrics, models, completions, whole and as
-streams. It takes some seconds to start, as an engine loads its model. When it is ended it ends at once, and whoever
-waits for an answer gets none: nothing but the order of an upgrade keeps a request from that. What it was is written
-down in LOG.
+streams. With a directory it answers nobody without a certificate of the authority there, and reads its own anew, here
+for every connection. It takes some seconds to start, as an engine loads its model. When it is ended it ends at once,
+and whoever waits for an answer gets none: nothing but the order of an upgrade keeps a request from that. What it was is
+written down in LOG.
 """
 
 from __future__ import annotations
 
 import json
 import signal
+import ssl
 import sys
 import threading
 import time
@@ -19,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 ADDRESS, PORT, MODEL = sys.argv[1], int(sys.argv[2]), sys.argv[3]
+TLS = Path(sys.argv[4]) if len(sys.argv) > 4 else None
 LOG = Path("/srv/simulated_kubernetes/engines.log")
 START_SECONDS = 5
 TOKEN_SECONDS = 0.2
@@ -54,6 +57,16 @@ class Handler(BaseHTTPRequestHandler):
 
     protocol_version = "HTTP/1.1"
 
+    def setup(self) -> None:
+        """Shake hands, in the thread of this connection."""
+        if TLS is not None:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            context.load_cert_chain(TLS / "tls.crt", TLS / "tls.key")
+            context.load_verify_locations(TLS / "ca.crt")
+            context.verify_mode = ssl.CERT_REQUIRED
+            self.request = context.wrap_socket(self.request, server_side=True)
+        super().setup()
+
     def log_message(self, *__: Any) -> None:
         """Stay quiet."""
 
@@ -71,7 +84,8 @@ class Handler(BaseHTTPRequestHandler):
             gauges = {"num_requests_running": State.running, "num_requests_waiting": 0}
             gauges["iteration_tokens_total_count"] = State.iterations
             lines = "".join(f'vllm:{name}{{engine="0"}} {value}\n' for name, value in gauges.items())
-            self._answer("text/plain", f"# TYPE vllm:iteration_tokens_total histogram\n{lines}")
+            lines = f"# TYPE vllm:iteration_tokens_total histogram\n{lines}"
+            self._answer("text/plain; version=0.0.4; charset=utf-8", lines)
         elif self.path == "/health":
             self._answer("application/json", "{}")
         elif self.path == "/v1/models":
@@ -127,6 +141,9 @@ class Server(ThreadingHTTPServer):
 
     request_queue_size = 128
     daemon_threads = True
+
+    def handle_error(self, *__: Any) -> None:
+        """Who shows no certificate, or goes away, is no news."""
 
 
 signal.signal(signal.SIGTERM, end)

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A stand-in for the Hugging Face hub: one repository, served from a directory.
+"""A stand-in for the Hugging Face hub: hub.py DIRECTORY LOG PORT [REPOSITORY@REVISION...].
 
-It lists the files with size, git id and (for large ones) sha256 as the hub does, redirects large files to another host
-name, and cuts off the first transfer of each large file in the middle. Every request is appended to a log.
+Every repository is served from the one directory. It lists the files with size, git id and (for large ones) sha256 as
+the hub does, redirects large files to another host name, and cuts off the first transfer of each large file in the
+middle. Every request is appended to a log.
 """
 
 from __future__ import annotations
@@ -15,8 +16,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 DIRECTORY, LOG, PORT = sys.argv[1], sys.argv[2], int(sys.argv[3])
-REVISION = "0123456789abcdef0123456789abcdef01234567"
-REPOSITORY = "gpufleet/tiny-llama"
+SERVED = dict(each.split("@") for each in sys.argv[4:]) or {
+    "gpufleet/tiny-llama": "0123456789abcdef0123456789abcdef01234567"
+}
 LARGE = 100_000
 cut: set[str] = set()
 
@@ -27,20 +29,22 @@ class Hub(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         with open(LOG, "a", encoding="utf-8") as log:
             log.write(f"{self.path} {self.headers.get('Range', '-')}\n")
-        if self.path == f"/api/models/{REPOSITORY}/revision/{REVISION}?blobs=true":
-            listing = [describe(name) for name in sorted(os.listdir(DIRECTORY))]
-            self.send(json.dumps({"sha": REVISION, "siblings": listing}).encode())
-            return
+        for repository, revision in SERVED.items():
+            if self.path == f"/api/models/{repository}/revision/{revision}?blobs=true":
+                listing = [describe(name) for name in sorted(os.listdir(DIRECTORY))]
+                self.send(json.dumps({"sha": revision, "siblings": listing}).encode())
+                return
         name = self.path.rpartition("/")[2]
         path = os.path.join(DIRECTORY, name)
-        if f"/{REVISION}/" not in self.path or not os.path.isfile(path):
+        asked = [revision for revision in SERVED.values() if f"/{revision}/" in self.path]
+        if not asked or not os.path.isfile(path):
             self.send_error(404)
             return
         with open(path, "rb") as stream:
             content = stream.read()
         if len(content) >= LARGE and not self.path.startswith("/cdn/"):
             self.send_response(302)
-            self.send_header("Location", f"http://localhost:{PORT}/cdn/{REVISION}/{name}")
+            self.send_header("Location", f"http://localhost:{PORT}/cdn/{asked[0]}/{name}")
             self.send_header("Content-Length", "0")
             self.end_headers()
             return

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import base64
 import http.server
+import ipaddress
 import json
 import secrets
 import ssl
@@ -24,7 +25,7 @@ LETTERS = string.ascii_lowercase + string.digits
 #: Who may do what.
 ALLOWED = {
     "bootstrap": {"fetch_config", "fetch_certs", "sign_node", "add_member"},
-    "node": {"register", "get_node", "ask_serving", "get_serving", "fetch_config", "run_engines"},
+    "node": {"register", "get_node", "ask_serving", "get_serving", "fetch_config", "run_engines", "pod_network"},
 }
 #: What an API server does itself; all else is the first member's that answers, so that there is one writer.
 LOCAL = {"replicate", "fetch_state", "forwarded"}
@@ -276,6 +277,19 @@ class Cluster:
         """Take what answers on a node, and say what is to run there: nothing where it was drained."""
         self.running[name] = running
         return [] if self.get_node(name)["spec"].get("unschedulable") else [*self.objects.wanted(name)]
+
+    def pod_network(self, name: str) -> dict[str, Any] | None:
+        """Say what a node's Flannel is to make, as soon as it has a pod of it: the node's part of the pods' network."""
+        found = self.objects.network(self.get_node(name))
+        if found is None:
+            return None
+        spec = self.state["nodes"][name]["spec"]
+        if "podCIDR" not in spec:
+            taken = {node["spec"].get("podCIDR") for node in self.state["nodes"].values()}
+            parts = ipaddress.ip_network(found["Network"]).subnets(new_prefix=24)
+            spec["podCIDR"] = next(str(part) for part in parts if str(part) not in taken)
+            self.save()
+        return {"subnet": spec["podCIDR"], "backend": found["Backend"]["Type"]}
 
     def request_object(self, method: str, path: str, query: dict[str, str], kind: str, content: Any) -> dict[str, Any]:
         """Answer a request for objects; ``kind`` is that of the content."""

@@ -239,7 +239,9 @@ class Kubelet:
         if news != self.told[0] or moment - self.told[1] > HEARTBEAT_SECONDS:
             client.call("register", name=self.name, node=document, pods=news[1])
             self.told = news, moment
-        self.pods.turn(client, self.name, document["status"]["addresses"][0]["address"])
+        address = document["status"]["addresses"][0]["address"]
+        self.pods.join_network(client, self.name, address)
+        self.pods.turn(client, self.name, address)
         if not self.serving:
             self.serve(client)
 

@@ -3,12 +3,14 @@
 
 They are kept and answered as ../../../resources/simulated_api.py does it, which the packages bring along, but for the
 nodes, which are the cluster's own. No container runs: an engine is a process of the node, which kubelet starts and ends
-as it would the pod of a pinned Deployment.
+as it would the pod of a pinned Deployment. Where Flannel's objects are it has a network of its own, behind the host's
+port; without them, the host's.
 """
 
 from __future__ import annotations
 
 import hashlib
+import ipaddress
 import json
 import socket
 import ssl
@@ -24,6 +26,7 @@ import simulated_api
 #: A scenario brings it; without it no Deployment has a pod.
 ENGINE = Path("/usr/local/lib/simulated_engine.py")
 PREFIX = "simulated-engine-"
+LINKS = Path("/sys/class/net")
 ASK_SECONDS = 5.0
 IDLE_SECONDS = 1.0
 
@@ -96,6 +99,14 @@ class KeptStore(simulated_api.Store):
                 "arguments": container["args"],
                 "directories": dict(self.directories(item["metadata"]["namespace"], pod["spec"])),
             }
+
+    def network(self, node: dict[str, Any]) -> dict[str, Any] | None:
+        """Return what Flannel is told, where a pod of it is on a node."""
+        settings = self.objects.get("ConfigMap/kube-flannel/kube-flannel-cfg")
+        daemon = self.objects.get("DaemonSet/kube-flannel/kube-flannel-ds")
+        if settings is None or daemon is None or not takes(node, daemon["spec"]["template"]["spec"]):
+            return None
+        return dict(json.loads(settings["data"]["net-conf.json"]))
 
     def directories(self, namespace: str, pod: dict[str, Any]) -> Iterator[tuple[str, str]]:
         """By where a pod's container has them, the directories of the node that its claims stand for."""
@@ -171,6 +182,52 @@ def lacks(engine: dict[str, Any]) -> str | None:
     return f"no directory {', '.join(missing)}" if missing else None
 
 
+class Network:
+    """A node's part of the pods' network: real links and addresses, and real translation of host ports."""
+
+    def __init__(self, subnet: str, backend: str, address: str) -> None:
+        self.subnet = ipaddress.ip_network(subnet)
+        self.address = address
+        if backend == "vxlan" and not (LINKS / "flannel.1").exists():
+            tunnel = ["type", "vxlan", "id", "1", "local", address, "dstport", "8472", "nolearning"]
+            common.run("ip", "link", "add", "flannel.1", *tunnel)
+        if backend == "vxlan":
+            common.run("ip", "link", "set", "flannel.1", "up")
+        if not (LINKS / "cni0").exists():
+            common.run("ip", "link", "add", "cni0", "type", "bridge")
+            common.run("ip", "address", "add", f"{self.subnet[1]}/{self.subnet.prefixlen}", "dev", "cni0")
+        common.run("ip", "link", "set", "cni0", "up")
+
+    def pod(self, port: int) -> str:
+        """The address of the pod behind a port of the host."""
+        return str(self.subnet[2 + port % 250])
+
+    def enter(self, port: int) -> str:
+        """Make the network of a pod, if it is not there, and return its name."""
+        name, outside = f"pod-{port}", f"veth{port}"
+        if not Path("/run/netns", name).exists():
+            common.run("ip", "netns", "add", name)
+        if not (LINKS / outside).exists():
+            common.run("ip", "link", "add", outside, "type", "veth", "peer", "name", "eth0", "netns", name)
+            inside = ["ip", "-netns", name]
+            common.run(*inside, "address", "add", f"{self.pod(port)}/{self.subnet.prefixlen}", "dev", "eth0")
+            for link in ("lo", "eth0"):
+                common.run(*inside, "link", "set", link, "up")
+            common.run(*inside, "route", "add", "default", "via", str(self.subnet[1]))
+        common.run("ip", "link", "set", outside, "master", "cni0", "up")
+        return name
+
+    def map(self, ports: list[int]) -> None:
+        """Translate the ports of the host, as the plugin portmap does: from outside and from the host itself."""
+        rules = "".join(f"ip daddr {self.address} tcp dport {port} dnat to {self.pod(port)}\n" for port in ports)
+        chains = "".join(
+            f"chain {hook} {{ type nat hook {hook} priority dstnat; policy accept;\n{rules} }}\n"
+            for hook in ("prerouting", "output")
+        )
+        table = "table ip simulated_portmap"
+        common.run("nft", "--file", "-", stdin=f"{table}\ndelete {table}\n{table} {{\n{chains}}}\n")
+
+
 class Pods:
     """The engines of this node's Deployments, and no other: their units outlive kubelet, as containers do."""
 
@@ -178,6 +235,24 @@ class Pods:
         self.secured: dict[str, bool] = {}
         self.ready: dict[str, tuple[str, float]] = {}
         self.next = 0.0
+        self.network: Network | None = None
+        self.mapped: list[int] = []
+
+    def join_network(self, client: common.Client, node: str, address: str) -> None:
+        """Have the network, as soon as the cluster has Flannel; until then it is asked for now and then."""
+        if self.network is None and time.monotonic() >= self.next and (found := client.call("pod_network", name=node)):
+            self.network = Network(found["subnet"], found["backend"], address)
+
+    def start(self, engine: dict[str, Any]) -> None:
+        """Start the engine of a Deployment."""
+        options = [f"--unit={PREFIX}{engine['digest']}-{engine['port']}-{engine['name']}"]
+        at = engine["address"]
+        if self.network is not None:
+            at = "0.0.0.0"
+            options.append(f"--property=NetworkNamespacePath=/run/netns/{self.network.enter(engine['port'])}")
+        argv = ["/usr/bin/python3", str(ENGINE), at, str(engine["port"]), engine["model"]]
+        argv += [engine["directories"]["/tls"]] if self.secured[engine["name"]] else []
+        common.run("systemd-run", "--quiet", "--collect", *options, *argv)
 
     def answering(self, address: str, running: dict[str, tuple[str, int]]) -> dict[str, str]:
         """Which engines answer; one that did is asked again after some seconds."""
@@ -187,13 +262,17 @@ class Pods:
             if known == digest and moment - since < ASK_SECONDS:
                 continue
             self.ready.pop(name, None)
-            if is_ready(address, port, self.secured.get(name, False)):
+            at = address if self.network is None else self.network.pod(port)
+            if is_ready(at, port, self.secured.get(name, False)):
                 self.ready[name] = digest, moment
         return {name: digest for name, (digest, __) in running.items() if self.ready.get(name, ("",))[0] == digest}
 
     def turn(self, client: common.Client, node: str, address: str) -> None:
         """Start and end what is to be started and ended."""
-        if not ENGINE.exists() or time.monotonic() < self.next:
+        if time.monotonic() < self.next:
+            return
+        if not ENGINE.exists():
+            self.next = time.monotonic() + ASK_SECONDS
             return
         running = units()
         ready = self.answering(address, running)
@@ -208,9 +287,10 @@ class Pods:
                 if fault := lacks(engine):
                     common.say(f"E pod of {name} is not started: {fault}")
                     continue
-                unit = f"--unit={PREFIX}{engine['digest']}-{engine['port']}-{name}"
-                argv = ["/usr/bin/python3", str(ENGINE), engine["address"], str(engine["port"]), engine["model"]]
-                argv += [engine["directories"]["/tls"]] if self.secured[name] else []
-                common.run("systemd-run", "--quiet", "--collect", unit, *argv)
+                self.start(engine)
+        ports = sorted(engine["port"] for engine in wanted.values())
+        if self.network is not None and ports != self.mapped:
+            self.network.map(ports)
+            self.mapped = ports
         # Where all is as wanted nothing is asked for a moment.
         self.next = time.monotonic() + (IDLE_SECONDS if ready.keys() == wanted.keys() == running.keys() else 0)

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: bundle_images
-short_description: Have the images of a bundle by digest, each in an OCI layout
+short_description: Have the images of a bundle by digest, each in a directory
 version_added: 0.1.0
 description:
-  - Copies images with skopeo, with all their platforms, so that every digest stays what it is.
+  - Copies images with skopeo into its format C(dir), with all their platforms, so that every digest stays what it is,
+    whatever type a manifest has.
   - An image that has to be signed is verified with cosign and the operator's key before it is copied, and its signature
     travels with it.
   - An image has its place in the bundle only when it is whole. A run that was killed goes on with the image it was at.

@@ -10,7 +10,7 @@ module: bundle_registry
 short_description: Have a bundle's images in a registry, each with the digest that it had outside
 version_added: 0.1.0
 description:
-  - Copies what the registry lacks from the bundle's OCI layouts with skopeo, and asks the registry for every digest.
+  - Copies what the registry lacks from the bundle with skopeo, and asks the registry for every digest.
   - With O(cosign_key) an image is first put below C(gpufleet-unverified/), which has to be shown to nobody, and gets
     its name only when cosign has verified its signature there.
 author:
@@ -112,12 +112,12 @@ def run(options: dict[str, Any], check_mode: bool, runner: _commands.Runner) -> 
         cosign.require()
     if not check_mode:
         for entry, name in lacking:
-            layout = os.path.join(options["directory"], entry["place"])
+            place = os.path.join(options["directory"], entry["place"])
             if cosign is not None and entry["signed"]:
-                registry.push(entry, name, layout, UNVERIFIED)
+                registry.push(entry, name, place, UNVERIFIED)
                 registry.verify(entry, name, cosign, UNVERIFIED)
                 verified.append(name)
-            registry.push(entry, name, layout)
+            registry.push(entry, name, place)
     if cosign is not None and options["verify"]:
         for entry in wanted:
             for name in entry["names"] if entry["signed"] else ():

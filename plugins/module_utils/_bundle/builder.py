@@ -257,7 +257,11 @@ class Cosign:
 
 
 class Images:
-    """The images of a bundle, a directory with an OCI layout each."""
+    """The images of a bundle, a directory each.
+
+    In skopeo's format ``dir``, which keeps a manifest as it is, whatever its type: an OCI layout takes no manifest of
+    Docker's types, which is what many registries have, and another manifest has another digest.
+    """
 
     def __init__(self, run: Runner, directory: str, authfile: str | None = None) -> None:
         self._run = run
@@ -269,8 +273,11 @@ class Images:
         return [
             entry
             for entry in wanted
-            if _references(os.path.join(self._directory, entry["place"])).get(images.IMAGE) != entry["digest"]
-            or (entry["signed"] and images.SIGNATURE not in _references(os.path.join(self._directory, entry["place"])))
+            if _manifest_digest(os.path.join(self._directory, entry["place"], images.IMAGE)) != entry["digest"]
+            or (
+                entry["signed"]
+                and _manifest_digest(os.path.join(self._directory, entry["place"], images.SIGNATURE)) is None
+            )
         ]
 
     def strays(self, wanted: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -286,13 +293,13 @@ class Images:
         for leftover in (part, target):
             if os.path.exists(leftover):
                 shutil.rmtree(leftover)
-        os.makedirs(os.path.dirname(target), exist_ok=True)
+        os.makedirs(part)
         source = entry["source"]
-        self._copy(f"docker://{source}@{entry['digest']}", f"oci:{part}:{images.IMAGE}", entry)
+        self._copy(f"docker://{source}@{entry['digest']}", f"dir:{part}/{images.IMAGE}", entry)
         if entry["signed"]:
             tag = images.signature_tag(entry["digest"])
-            self._copy(f"docker://{source}:{tag}", f"oci:{part}:{images.SIGNATURE}", entry)
-        found = _references(part).get(images.IMAGE)
+            self._copy(f"docker://{source}:{tag}", f"dir:{part}/{images.SIGNATURE}", entry)
+        found = _manifest_digest(os.path.join(part, images.IMAGE))
         if found != entry["digest"]:
             raise BundleError(f"the image {entry['names'][0]} came with the digest {found}, wanted {entry['digest']}")
         os.replace(part, target)
@@ -304,17 +311,10 @@ class Images:
             raise BundleError(f"the image {entry['names'][0]} cannot be copied from {source}: {said(out, err)}")
 
 
-def _references(layout: str) -> dict[str, str]:
-    """Return the digests of an OCI layout by their names; nothing where there is none."""
-    text = _text(os.path.join(layout, "index.json"))
-    if text is None:
-        return {}
-    found = {}
-    for entry in json.loads(text).get("manifests", ()):
-        name = entry.get("annotations", {}).get("org.opencontainers.image.ref.name")
-        if name:
-            found[str(name)] = str(entry["digest"])
-    return found
+def _manifest_digest(directory: str) -> str | None:
+    """Return an image's digest, which is that of its manifest; None where there is no image."""
+    path = os.path.join(directory, images.MANIFEST)
+    return f"sha256:{_download.hash_file(path).sha256}" if os.path.isfile(path) else None
 
 
 def seal(directory: str, described: Mapping[str, Any], check_mode: bool) -> tuple[bool, str]:

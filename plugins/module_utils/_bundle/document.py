@@ -19,12 +19,15 @@ from typing import Any
 from ansible_collections.gpufleet.metal.plugins.module_utils import _download
 from ansible_collections.gpufleet.metal.plugins.module_utils._errors import FleetError
 
-FORMAT = 1
+from . import images
+
+FORMAT = 2
 DOCUMENT = "bundle.json"
 SUMS = "SHA256SUMS"
 SIGNATURE = "SHA256SUMS.sig"
 PAPERS = (SUMS, SIGNATURE)
 SHOWN = 20
+_BLOB = re.compile(r"(?P<sha256>[0-9a-f]{64})([.]manifest[.]json)?")
 _LINE = re.compile(r"(?P<sha256>[0-9a-f]{64})  (?P<path>[^\n]+)")
 
 Hash = Callable[[str], _download.Digest]
@@ -88,10 +91,15 @@ def unseal(directory: str) -> bool:
     return bool(found)
 
 
-def blob_digest(path: str) -> str | None:
-    """Return the digest that a path promises: a file of an OCI layout is named by it."""
+def promised_digest(path: str) -> str | None:
+    """Return the digest that a path promises: most files of an image are named by it, and its place by its manifest."""
     parts = path.split("/")
-    return parts[-1] if len(parts) > 3 and parts[0] == "images" and parts[2:4] == ["blobs", "sha256"] else None
+    if len(parts) != 4 or parts[0] != "images":
+        return None
+    if parts[2:] == [images.IMAGE, images.MANIFEST]:
+        return parts[1]
+    match = _BLOB.fullmatch(parts[3])
+    return match["sha256"] if match else None
 
 
 def describe(directory: str, document: Mapping[str, Any], hash_file: Hash = _download.hash_file) -> tuple[str, str]:
@@ -104,7 +112,7 @@ def describe(directory: str, document: Mapping[str, Any], hash_file: Hash = _dow
         if path == DOCUMENT or path in PAPERS:
             continue
         found = hash_file(os.path.join(directory, path))
-        promised = blob_digest(path)
+        promised = promised_digest(path)
         if promised is not None and found.sha256 != promised:
             raise BundleError(
                 f"{path} has the sha256 {found.sha256}, wanted that of its name; remove {path} and build again"
@@ -114,7 +122,7 @@ def describe(directory: str, document: Mapping[str, Any], hash_file: Hash = _dow
         *(
             f"the image {entry['names'][0]} is not in {entry['place']}"
             for entry in document["images"]
-            if f"{entry['place']}/blobs/sha256/{entry['digest'].partition(':')[2]}" not in contents
+            if f"{entry['place']}/{images.IMAGE}/{images.MANIFEST}" not in contents
         ),
         *(
             f"files/{entry['name']} is not there with the sha256 {entry['sha256']}"
@@ -163,12 +171,13 @@ def verify(
     where there are no papers to compare with.
     """
     result = Verification()
+    faults: list[tuple[str, str]] = []
     sums = parse_sums(read(directory, SUMS))
     there = [path for path in walk(directory) if path not in PAPERS]
     for path, wanted in sums.items():
         whole = os.path.join(directory, path)
         if path not in there:
-            result.faults.append(f"{path} is missing")
+            faults.append((path, "is missing"))
             continue
         state = os.stat(whole)
         look = [state.st_size, state.st_mtime_ns, wanted]
@@ -177,13 +186,22 @@ def verify(
             continue
         found = hash_file(whole)
         if found.sha256 != wanted:
-            result.faults.append(f"{path} has the sha256 {found.sha256}, wanted {wanted}")
+            faults.append((path, f"has the sha256 {found.sha256}, wanted {wanted}"))
         else:
             result.seen[path] = look
-    result.faults.extend(f"{path} is not in {SUMS}" for path in there if path not in sums)
-    if not any(fault.startswith(f"{DOCUMENT} ") for fault in result.faults):
+    faults.extend((path, f"is not in {SUMS}") for path in there if path not in sums)
+    if all(path != DOCUMENT for path, _fault in faults):
         result.document = _document(read(directory, DOCUMENT))
+    result.faults = [f"{path}{_whose(path, result.document)} {fault}" for path, fault in faults]
     return result
+
+
+def _whose(path: str, document: Mapping[str, Any]) -> str:
+    """Return the names of the image that a path belongs to, in brackets, where there is one."""
+    for entry in document.get("images", ()):
+        if path.startswith(f"{entry['place']}/"):
+            return f" ({', '.join(entry['names'])})"
+    return ""
 
 
 def _document(text: str) -> dict[str, Any]:

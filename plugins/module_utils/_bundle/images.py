@@ -14,6 +14,8 @@ from ansible_collections.gpufleet.metal.plugins.module_utils._errors import Inva
 HUB = "docker.io"
 SIGNATURE = "signature"
 IMAGE = "image"
+#: What skopeo calls an image's manifest, or its list of manifests.
+MANIFEST = "manifest.json"
 
 
 @dataclass(frozen=True)
@@ -51,7 +53,7 @@ def whole_name(reference: str) -> Name:
 
 
 def place(digest: str) -> str:
-    """Return the directory of an image's OCI layout, relative to the bundle."""
+    """Return the directory of an image and its signature, relative to the bundle."""
     return f"images/{digest.partition(':')[2]}"
 
 

@@ -50,8 +50,8 @@ TOOLKIT = (
 KUBERNETES_VERSIONED = ("kubelet", "kubeadm", "kubectl")
 KUBERNETES = (*KUBERNETES_VERSIONED, "kubernetes-cni", "cri-tools")
 ENDPOINT = ("haproxy", "keepalived")
-#: To read and restore copies of etcd on a control plane.
-ETCD = ("etcd-client",)
+#: What seals and carries copies of etcd from a control plane; etcd's own tools come out of its image.
+BACKUP = ("age", "openssh-client")
 
 DOCKER_URL = "https://download.docker.com"
 KUBERNETES_URL = "https://pkgs.k8s.io"
@@ -214,7 +214,7 @@ def package_sets(
         names = _versioned(KUBERNETES, KUBERNETES_VERSIONED, f"{wanted.kubernetes}-*")
         sets.append({"name": "Kubernetes", "packages": names})
     if wanted.control_planes:
-        sets.append({"name": "control plane", "packages": [*ETCD, *(ENDPOINT if wanted.virtual_address else ())]})
+        sets.append({"name": "control plane", "packages": [*BACKUP, *(ENDPOINT if wanted.virtual_address else ())]})
     if wanted.gateways:
         sets.append({"name": "gateway", "packages": _gateway(system, settings)})
     sets.extend(_driver_sets(system, wanted, settings, kernels, driver_rows))

@@ -65,16 +65,16 @@ class Registry:
             return False
         return not entry["signed"] or self.digest(repository, images.signature_tag(entry["digest"])) is not None
 
-    def push(self, entry: Mapping[str, Any], tagged: str, layout: str, prefix: str = "") -> None:
+    def push(self, entry: Mapping[str, Any], tagged: str, place: str, prefix: str = "") -> None:
         """Copy an image under one of its names, and its signature; every digest stays what it is."""
         name = images.whole_name(tagged)
         repository = f"{prefix}{images.inside(name.repository)}"
         if entry["signed"]:
             # First: an image is never there without it.
             tag = images.signature_tag(entry["digest"])
-            self._copy(f"oci:{layout}:{images.SIGNATURE}", f"{repository}:{tag}")
+            self._copy(f"dir:{place}/{images.SIGNATURE}", f"{repository}:{tag}")
         target = f"{repository}:{name.tag}" if name.tag else f"{repository}@{entry['digest']}"
-        self._copy(f"oci:{layout}:{images.IMAGE}", target)
+        self._copy(f"dir:{place}/{images.IMAGE}", target)
         found = self.digest(repository, name.tag or entry["digest"])
         if found != entry["digest"]:
             raise BundleError(f"the registry has {tagged} with the digest {found}, wanted {entry['digest']}")

@@ -31,6 +31,7 @@ class Stand:
     def __init__(self) -> None:
         self.held: dict[str, str] = {}
         self.calls: list[str] = []
+        self.sources: set[str] = set()
         self.good = True
         stand = self
 
@@ -54,6 +55,7 @@ class Stand:
         """Run a program."""
         if argv[0] == "skopeo":
             target = argv[-1].removeprefix(f"docker://{self.address}/")
+            self.sources.add(argv[-2])
             self.calls.append(f"copy {target}")
             self.held[target] = DIGEST
         elif argv[1] == "verify":
@@ -91,6 +93,7 @@ def test_an_image_is_verified_before_it_has_its_name(stand: Stand, options: dict
     found = bundle_registry.run(options, False, stand.run)
     assert found["copied"] == ENTRY["names"]
     assert found["verified"] == ENTRY["names"]
+    assert stand.sources == {f"dir:/srv/bundle/{ENTRY['place']}/{part}" for part in ("image", "signature")}
     assert stand.calls[:5] == [
         f"copy gpufleet-unverified/own.example-5000/a:{TAG}",
         "copy gpufleet-unverified/own.example-5000/a:1",

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,12 +13,14 @@ import pytest
 from ansible_collections.gpufleet.metal.plugins.module_utils._bundle import apt, builder, registry
 from ansible_collections.gpufleet.metal.plugins.module_utils._bundle.document import BundleError
 
-DIGEST = f"sha256:{'a' * 64}"
+MANIFEST = b"a manifest, of whatever type"
+HEX = hashlib.sha256(MANIFEST).hexdigest()
+DIGEST = f"sha256:{HEX}"
 ENTRY: dict[str, Any] = {
     "names": ["example.org/a:1"],
     "digest": DIGEST,
     "source": "own.example/a",
-    "place": f"images/{'a' * 64}",
+    "place": f"images/{HEX}",
     "signed": True,
 }
 
@@ -36,21 +37,16 @@ class Programs:
         return self._act(list(argv))
 
 
-def layout(path: Path, **references: str) -> None:
-    """Write the index of an OCI layout."""
-    path.mkdir(parents=True, exist_ok=True)
-    known = json.loads((path / "index.json").read_text())["manifests"] if (path / "index.json").exists() else []
-    known += [
-        {"digest": digest, "annotations": {"org.opencontainers.image.ref.name": name}}
-        for name, digest in references.items()
-    ]
-    (path / "index.json").write_text(json.dumps({"manifests": known}))
+def put_manifest(path: Path, content: bytes) -> None:
+    """Write what skopeo's format has of an image beside its layers. Skopeo makes one directory, and none above it."""
+    path.mkdir()
+    (path / "manifest.json").write_bytes(content)
 
 
 def skopeo(argv: list[str]) -> tuple[int, str, str]:
     """Copy as skopeo does, but for the content."""
-    _oci, path, name = argv[-1].split(":")
-    layout(Path(path), **{name: DIGEST if name == "image" else f"sha256:{'5' * 64}"})
+    path = Path(argv[-1].removeprefix("dir:"))
+    put_manifest(path, MANIFEST if path.name == "image" else b"a signature")
     return 0, "", ""
 
 
@@ -68,7 +64,7 @@ def test_an_image_has_its_place_when_it_is_whole(tmp_path: Path) -> None:
             "--all",
             "--preserve-digests",
             f"docker://own.example/a@{DIGEST}",
-            f"oci:{part}:image",
+            f"dir:{part}/image",
         ],
         [
             "skopeo",
@@ -76,28 +72,41 @@ def test_an_image_has_its_place_when_it_is_whole(tmp_path: Path) -> None:
             "--quiet",
             "--all",
             "--preserve-digests",
-            f"docker://own.example/a:sha256-{'a' * 64}.sig",
-            f"oci:{part}:signature",
+            f"docker://own.example/a:sha256-{HEX}.sig",
+            f"dir:{part}/signature",
         ],
     ]
     assert images.lacking([ENTRY]) == []
     assert images.strays([ENTRY]) == []
     # What a killed build left, and what nobody wants any more.
-    layout(Path(part), image=DIGEST)
-    layout(tmp_path / "images" / ("b" * 64), image=DIGEST)
-    assert [Path(path).name for path in images.strays([ENTRY])] == ["a" * 64 + ".part", "b" * 64]
+    Path(part).mkdir()
+    (tmp_path / "images/none").mkdir()
+    assert {Path(path).name for path in images.strays([ENTRY])} == {f"{HEX}.part", "none"}
+
+
+@pytest.mark.parametrize("part", ["image", "signature"])
+def test_an_image_that_is_half_there_is_fetched_again(tmp_path: Path, part: str) -> None:
+    images = builder.Images(Programs(skopeo), str(tmp_path))
+    images.fetch(ENTRY)
+    (tmp_path / ENTRY["place"] / part / "manifest.json").unlink()
+    assert images.lacking([ENTRY]) == [ENTRY]
+    assert bool(images.lacking([{**ENTRY, "signed": False}])) == (part == "image")
+    images.fetch(ENTRY)
+    assert images.lacking([ENTRY]) == []
+    (tmp_path / ENTRY["place"] / "image/manifest.json").write_bytes(b"another")
+    assert images.lacking([ENTRY]) == [ENTRY]
 
 
 def test_an_image_that_comes_with_another_digest_has_no_place(tmp_path: Path) -> None:
     def other(argv: list[str]) -> tuple[int, str, str]:
-        _oci, path, name = argv[-1].split(":")
-        layout(Path(path), **{name: f"sha256:{'c' * 64}"})
+        put_manifest(Path(argv[-1].removeprefix("dir:")), b"another")
         return 0, "", ""
 
     images = builder.Images(Programs(other), str(tmp_path))
     with pytest.raises(BundleError) as caught:
         images.fetch({**ENTRY, "signed": False})
-    assert str(caught.value) == f"the image example.org/a:1 came with the digest sha256:{'c' * 64}, wanted {DIGEST}"
+    found = hashlib.sha256(b"another").hexdigest()
+    assert str(caught.value) == f"the image example.org/a:1 came with the digest sha256:{found}, wanted {DIGEST}"
     assert images.lacking([ENTRY]) == [ENTRY]
 
 

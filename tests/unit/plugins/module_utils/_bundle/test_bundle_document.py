@@ -16,11 +16,14 @@ from ansible_collections.gpufleet.metal.plugins.module_utils._bundle import buil
 
 LAYER = b"a layer"
 LAYER_SHA = hashlib.sha256(LAYER).hexdigest()
+MANIFEST = b"a list of manifests"
+HEX = hashlib.sha256(MANIFEST).hexdigest()
 DESCRIBED: dict[str, Any] = {
-    "images": [{"names": ["example.org/a:1"], "digest": f"sha256:{LAYER_SHA}", "place": f"images/{LAYER_SHA}"}],
+    "images": [{"names": ["example.org/a:1", "example.org/b:1"], "digest": f"sha256:{HEX}", "place": f"images/{HEX}"}],
     "files": [{"name": "m.yml", "sha256": hashlib.sha256(b"manifest").hexdigest()}],
 }
-BLOB = f"images/{LAYER_SHA}/blobs/sha256/{LAYER_SHA}"
+IMAGE = f"images/{HEX}/image"
+BLOB = f"{IMAGE}/{LAYER_SHA}"
 
 
 def write(directory: Path, path: str, content: bytes) -> None:
@@ -33,6 +36,9 @@ def write(directory: Path, path: str, content: bytes) -> None:
 def bundle(tmp_path: Path) -> Path:
     """A whole bundle."""
     write(tmp_path, BLOB, LAYER)
+    write(tmp_path, f"{IMAGE}/{LAYER_SHA}.manifest.json", LAYER)
+    write(tmp_path, f"{IMAGE}/manifest.json", MANIFEST)
+    write(tmp_path, f"{IMAGE}/version", b"1.1")
     write(tmp_path, "files/m.yml", b"manifest")
     write(tmp_path, "packages/distribution/debian13/tree_1_amd64.deb", b"tree")
     assert builder.seal(str(tmp_path), DESCRIBED, check_mode=False)[0]
@@ -42,8 +48,8 @@ def bundle(tmp_path: Path) -> Path:
 def test_a_whole_bundle_has_no_fault_and_is_sealed_once(bundle: Path) -> None:
     found = document.verify(str(bundle))
     assert found.faults == []
-    assert found.document["format"] == 1
-    assert found.document["bytes"] == len(LAYER) + len(b"manifest") + len(b"tree")
+    assert found.document["format"] == 2
+    assert found.document["bytes"] == 2 * len(LAYER) + len(MANIFEST) + len(b"1.1manifesttree")
     assert builder.seal(str(bundle), DESCRIBED, check_mode=False)[0] is False
 
 
@@ -56,7 +62,8 @@ def _flip(path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "fault"),
     [
-        (lambda at: _flip(at / BLOB), f"{BLOB} has the sha256 "),
+        (lambda at: _flip(at / BLOB), f"{BLOB} (example.org/a:1, example.org/b:1) has the sha256 "),
+        (lambda at: (at / BLOB).unlink(), f"{BLOB} (example.org/a:1, example.org/b:1) is missing"),
         (
             lambda at: _flip(at / "packages/distribution/debian13/tree_1_amd64.deb"),
             "packages/distribution/debian13/tree_1_amd64.deb has",
@@ -124,7 +131,7 @@ def test_a_link_is_refused(bundle: Path) -> None:
 
 
 def test_another_format_is_refused(bundle: Path) -> None:
-    text = json.dumps({"format": 2})
+    text = json.dumps({"format": 1})
     sums = document.parse_sums((bundle / "SHA256SUMS").read_text())
     sums["bundle.json"] = hashlib.sha256(text.encode()).hexdigest()
     write(bundle, "bundle.json", text.encode())
@@ -132,21 +139,23 @@ def test_another_format_is_refused(bundle: Path) -> None:
     with pytest.raises(document.BundleError) as caught:
         document.verify(str(bundle))
     assert str(caught.value) == (
-        "bundle.json has the format 2, wanted 1: build the bundle with the collection that is installed here"
+        "bundle.json has the format 1, wanted 2: build the bundle with the collection that is installed here"
     )
 
 
 def test_a_half_blob_or_a_missing_image_is_not_sealed(bundle: Path) -> None:
-    write(bundle, BLOB, LAYER[:3])
-    with pytest.raises(document.BundleError) as caught:
-        builder.seal(str(bundle), DESCRIBED, check_mode=False)
-    assert str(caught.value).startswith(f"{BLOB} has the sha256 ")
-    (bundle / BLOB).unlink()
+    for path, content in ((BLOB, LAYER), (f"{BLOB}.manifest.json", LAYER), (f"{IMAGE}/manifest.json", MANIFEST)):
+        write(bundle, path, content[:3])
+        with pytest.raises(document.BundleError) as caught:
+            builder.seal(str(bundle), DESCRIBED, check_mode=False)
+        assert str(caught.value).startswith(f"{path} has the sha256 ")
+        write(bundle, path, content)
+    (bundle / IMAGE / "manifest.json").unlink()
     (bundle / "files/m.yml").unlink()
     with pytest.raises(document.BundleError) as caught:
         builder.seal(str(bundle), DESCRIBED, check_mode=False)
     assert str(caught.value) == (
-        f"the image example.org/a:1 is not in images/{LAYER_SHA}; "
+        f"the image example.org/a:1 is not in images/{HEX}; "
         f"files/m.yml is not there with the sha256 {DESCRIBED['files'][0]['sha256']}"
     )
 

@@ -140,7 +140,7 @@ def test_a_cluster_needs_its_images_by_digest_and_each_that_has_none_is_named() 
         "Give it there, or in bundle_image_digests under 'registry.k8s.io/kube-apiserver:v1.36.4'. "
         "`skopeo inspect --format '{{.Digest}}' docker://registry.k8s.io/kube-apiserver:v1.36.4` says it."
     )
-    assert sets_of(found)["control plane"] == ["etcd-client", "haproxy", "keepalived"]
+    assert sets_of(found)["control plane"] == ["age", "openssh-client", "haproxy", "keepalived"]
     assert sets_of(found)["Kubernetes"][:2] == ["kubelet=1.36.4-*", "kubeadm=1.36.4-*"]
     assert [entry["name"] for entry in found["files"]] == ["kube-flannel.yml"]
 

@@ -80,7 +80,7 @@ state:
   description:
     - What was read. C(member) is null where the host belongs to no cluster, C(unfinished) says which of init and join
       was interrupted, C(upgrade) which upgrade, C(renewing) whether a renewal of certificates, C(pause_image) is null
-      where there is no kubeadm.
+      where there is no kubeadm or where it names none, and C(pause_image_fault) is what it says then.
   type: dict
   returned: success
 """
@@ -113,12 +113,14 @@ def read(host: hosts.Host, options: dict[str, Any]) -> dict[str, Any]:
     """Return the module's result."""
     units = host.units("containerd.service", "kubelet.service", "docker.service")
     kubelet = units.get("kubelet", {})
+    pause_image, said = host.pause_image(options["version"], options["image_repository"])
     state: dict[str, Any] = {
         "packages": host.packages(options["packages"]),
         "modules": host.modules(options["kernel_modules"]),
         "sysctls": host.sysctls(options["sysctls"]),
         "swap": host.swap(),
         "listeners": host.listeners(),
+        "default_routes": host.default_routes(),
         "resolver": host.resolver(options["resolv_conf"]),
         "containerd": host.containerd(units.get("containerd", {})),
         "docker_engine": units.get("docker", {}).get("ActiveState") == "active",
@@ -127,7 +129,8 @@ def read(host: hosts.Host, options: dict[str, Any]) -> dict[str, Any]:
         "unfinished": host.unfinished(),
         "upgrade": host.upgrade_mark(),
         "renewing": host.text(hosts.RENEWAL_MARK) is not None,
-        "pause_image": host.pause_image(options["version"], options["image_repository"]),
+        "pause_image": pause_image,
+        "pause_image_fault": said,
         "cluster_configuration": host.text("etc/kubernetes/gpufleet/kubeadm.yaml"),
         "kubelet": {
             "active": kubelet.get("ActiveState") == "active",

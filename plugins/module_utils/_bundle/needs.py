@@ -202,6 +202,7 @@ def _wanted(plan: Mapping[str, Any]) -> packages.Wanted:
         elif host["group"] == "gpu_nodes":
             wanted.engines = True
         wanted.gateways = wanted.gateways or host["group"] == "gateways"
+        wanted.monitoring = wanted.monitoring or host["group"] == "monitoring"
         wanted.toolkit = wanted.toolkit or host.get("accelerator") == "cuda"
         driver = host.get("driver")
         if driver is not None:

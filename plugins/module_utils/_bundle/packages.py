@@ -52,6 +52,8 @@ KUBERNETES = (*KUBERNETES_VERSIONED, "kubernetes-cni", "cri-tools")
 ENDPOINT = ("haproxy", "keepalived")
 #: What seals and carries copies of etcd from a control plane; etcd's own tools come out of its image.
 BACKUP = ("age", "openssh-client")
+#: What the host in ``monitoring`` takes, and what every host takes for it.
+MONITORING = ("prometheus", "prometheus-node-exporter")
 
 DOCKER_URL = "https://download.docker.com"
 KUBERNETES_URL = "https://pkgs.k8s.io"
@@ -110,6 +112,7 @@ class Wanted:
     kubernetes: str | None = None
     control_planes: bool = False
     gateways: bool = False
+    monitoring: bool = False
     virtual_address: bool = False
     drivers: list[Mapping[str, Any]] = field(default_factory=list)
 
@@ -218,6 +221,8 @@ def package_sets(
     if wanted.gateways:
         sets.append({"name": "gateway", "packages": _gateway(system, settings)})
     sets.extend(_driver_sets(system, wanted, settings, kernels, driver_rows))
+    if wanted.monitoring:
+        sets.append({"name": "monitoring", "packages": list(MONITORING)})
     if further:
         sets.append({"name": "bundle_packages", "packages": list(further)})
     return sets

@@ -56,6 +56,7 @@ BEFORE_ITS_NODE = datetime.timedelta(seconds=5)
 """A kubelet may ask for its certificate a moment before it has registered its node."""
 
 _LISTEN = "0A"
+_REFUSES = 0x0200
 _CGROUP2 = "cgroup2fs"
 _TOKEN = re.compile(r"\b[a-z0-9]{6}\.[a-z0-9]{16}\b")
 _ADVERTISED = re.compile(r"--advertise-address=([^\s\"']+)")
@@ -153,6 +154,19 @@ class Host:
     def swap(self) -> list[str]:
         """What the host swaps to."""
         return [line.split()[0] for line in (self.text("proc/swaps") or "").splitlines()[1:] if line.strip()]
+
+    def default_routes(self) -> list[str]:
+        """Which of IPv4 and IPv6 have a default route out of an interface. One that refuses is none."""
+        found = []
+        for line in (self.text("proc/net/route") or "").splitlines()[1:]:
+            _interface, destination, _gateway, flags, _references, _used, _metric, mask, *_rest = line.split()
+            if int(destination, 16) == int(mask, 16) == 0 and not int(flags, 16) & _REFUSES:
+                found.append("IPv4")
+        for line in (self.text("proc/net/ipv6_route") or "").splitlines():
+            destination, length, *_middle, flags, _interface = line.split()
+            if int(destination, 16) == int(length, 16) == 0 and not int(flags, 16) & _REFUSES:
+                found.append("IPv6")
+        return sorted(set(found))
 
     def listeners(self) -> dict[str, str]:
         """Who listens on which TCP port; the name is empty where it cannot be seen."""
@@ -270,12 +284,12 @@ class Host:
         found = re.search(r"^cgroupDriver:\s*\"?(\w+)", self.text(KUBELET_CONFIGURATION) or "", re.M)
         return found.group(1) if found else "not set"
 
-    def pause_image(self, version: str, repository: str) -> str | None:
-        """The sandbox image that kubeadm wants; None where there is no kubeadm yet."""
+    def pause_image(self, version: str, repository: str) -> tuple[str | None, str]:
+        """The sandbox image that kubeadm wants, None where there is no kubeadm yet; and what it says without one."""
         command = ["kubeadm", "config", "images", "list", "--kubernetes-version", f"v{version}"]
-        status, out, _error = self.run([*command, "--image-repository", repository])
+        status, out, error = self.run([*command, "--image-repository", repository])
         images = [line for line in out.splitlines() if "/pause:" in line]
-        return images[0].strip() if status == 0 and images else None
+        return (images[0].strip(), "") if status == 0 and images else (None, last_lines(error or out, 2))
 
     # -- what it does --
 

@@ -98,6 +98,18 @@ def preflight(host: str, info: Mapping[str, Any], told: kubeadm.Settings) -> lis
                 "boot with systemd.unified_cgroup_hierarchy=1, or set kubernetes_cgroup_v1_allowed to true",
             )
         )
+    family = "IPv6" if ":" in told.address else "IPv4"
+    if info["member"] is None and family not in info["default_routes"]:
+        findings.append(
+            _finding(
+                host,
+                "default_route_missing",
+                f"no default route for {family}",
+                "one, though nobody answers there: kubeadm and Flannel find the host's interface by it, and without it "
+                "the kernel refuses addresses of Services before kube-proxy sees them",
+                "add one by an address of the host's own network, also for the next boot",
+            )
+        )
     findings += _resolver_findings(host, info, told)
     # containerd comes with the role docker; a host that has none yet has no wrong one.
     if info["containerd"]["version"]:

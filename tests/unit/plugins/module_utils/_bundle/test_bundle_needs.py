@@ -281,7 +281,19 @@ def test_packages_are_those_of_the_roles() -> None:
     assert driver["__nvidia_driver_key_file"] == packages.DRIVER_KEY
     assert set(role_vars("firewall", "vars/main")["__firewall_packages"]) <= set(packages.COMMON)
     assert set(role_vars("pki", "vars/main")["__pki_packages"]) <= set(packages.COMMON)
+    backup = role_vars("kubernetes_backup", "vars/main")
+    assert list(packages.BACKUP) == ["age", backup["__kubernetes_backup_client"]]
+    assert list(packages.MONITORING) == [
+        role_vars("prometheus", "vars/main")["__prometheus_package"],
+        role_vars("node_exporter", "vars/main")["__node_exporter_package"],
+    ]
     assert f"'{packages.NGINX_URL}'" in role_vars("nginx", "vars/main")["__nginx_repository_url"]
+
+
+def test_a_fleet_that_is_watched_needs_what_watches_it() -> None:
+    watched = plan(gpu=docker_host(), watcher={"group": "monitoring", "kubernetes": None})
+    assert sets_of(asked(watched))["monitoring"] == ["prometheus", "prometheus-node-exporter"]
+    assert "monitoring" not in sets_of(asked(plan(gpu=docker_host())))
 
 
 def test_two_systems_have_their_own_sets() -> None:

@@ -582,9 +582,37 @@ def test_what_the_host_has(programs: Programs, host: hosts.Host) -> None:
     assert host.resolver(None) == {"path": "/etc/resolv.conf", "exists": True, "nameservers": ["192.0.2.53"]}
     assert host.resolver("/etc/none")["exists"] is False
     programs.answers["kubeadm config images list"] = (0, "registry.k8s.io/etcd:3.6\nregistry.k8s.io/pause:3.10.1\n", "")
-    assert host.pause_image("1.36.4", "registry.k8s.io") == "registry.k8s.io/pause:3.10.1"
+    assert host.pause_image("1.36.4", "registry.k8s.io") == ("registry.k8s.io/pause:3.10.1", "")
+    programs.answers["kubeadm config images list"] = (1, "", "error: no such network interface\nTo see more\n")
+    assert host.pause_image("1.36.4", "registry.k8s.io") == (None, "error: no such network interface\nTo see more")
     programs.write("var/lib/kubelet/config.yaml", "kind: KubeletConfiguration\ncgroupDriver: systemd\n")
     assert host.kubelet_cgroup_driver() == "systemd"
+
+
+_ROUTES = "Iface Destination Gateway Flags RefCnt Use Metric Mask MTU Window IRTT\n"
+_ZEROS = "0" * 32
+
+
+@pytest.mark.parametrize(
+    ("ipv4", "ipv6", "found"),
+    [
+        ("eth0 00000000 FE3D12C6 0003 0 0 0 00000000 0 0 0\n", "", ["IPv4"]),
+        # What `ip route add unreachable default` leaves, a network, and half of the world.
+        ("* 00000000 00000000 0201 0 0 0 00000000 0 0 0\n", "", []),
+        ("eth0 003D12C6 00000000 0001 0 0 0 00FFFFFF 0 0 0\n", "", []),
+        ("tun0 00000000 00000000 0001 0 0 0 00000080 0 0 0\n", "", []),
+        ("", f"{_ZEROS} 00 {_ZEROS} 00 fe8{'0' * 28}1 00000400 00000001 00000000 00000003     eth0\n", ["IPv6"]),
+        # The kernel's own, where there is no other.
+        ("", f"{_ZEROS} 00 {_ZEROS} 00 {_ZEROS} ffffffff 00000001 00000000 00200200       lo\n", []),
+        ("", f"fe8{'0' * 29} 40 {_ZEROS} 00 {_ZEROS} 00000100 00000001 00000000 00000001     eth0\n", []),
+    ],
+)
+def test_a_default_route_leads_out_of_an_interface(
+    programs: Programs, host: hosts.Host, ipv4: str, ipv6: str, found: list[str]
+) -> None:
+    programs.write("proc/net/route", _ROUTES + ipv4)
+    programs.write("proc/net/ipv6_route", ipv6)
+    assert host.default_routes() == found
 
 
 def test_what_a_member_is(programs: Programs, host: hosts.Host) -> None:

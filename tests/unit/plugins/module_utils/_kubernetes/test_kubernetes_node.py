@@ -35,6 +35,7 @@ INFO: dict[str, Any] = {
     "sysctls": node.sysctls(True),
     "swap": [],
     "listeners": {"22": "sshd"},
+    "default_routes": ["IPv4"],
     "resolver": {"path": "/etc/resolv.conf", "exists": True, "nameservers": ["127.0.0.53", "192.0.2.53"]},
     "containerd": {
         "version": "1.7.24",
@@ -49,6 +50,7 @@ INFO: dict[str, Any] = {
     "member": None,
     "unfinished": None,
     "pause_image": None,
+    "pause_image_fault": "",
     "cluster_configuration": None,
     "kubelet": {"active": False, "enabled": True, "cgroup_driver": "systemd"},
 }
@@ -89,6 +91,13 @@ def test_a_good_host_has_no_finding() -> None:
             "swap_on",
             "swap on /dev/sda2, /dev/zram0",
             "no swap on a host of Kubernetes",
+        ),
+        (
+            {"default_routes": ["IPv6"]},
+            "default_route_missing",
+            "no default route for IPv4",
+            "one, though nobody answers there: kubeadm and Flannel find the host's interface by it, and without it "
+            "the kernel refuses addresses of Services before kube-proxy sees them",
         ),
         (
             {"cgroup_version": 1},

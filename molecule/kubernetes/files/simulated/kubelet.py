@@ -225,6 +225,15 @@ class Kubelet:
         self.asked: str | None = None
         self.key = ""
         self.serving = False
+        self.read: tuple[int, common.Client] | None = None
+
+    def client(self) -> common.Client:
+        """Read this node's credentials, when they are others than at the last turn."""
+        path = KUBERNETES / "kubelet.conf"
+        written = path.stat().st_mtime_ns
+        if self.read is None or self.read[0] != written:
+            self.read = (written, common.Client(path))
+        return self.read[1]
 
     def turn(self) -> None:
         """Do what is to be done now."""
@@ -233,7 +242,7 @@ class Kubelet:
             if (KUBERNETES / "bootstrap-kubelet.conf").exists():
                 bootstrap()
             return
-        client = common.Client(KUBERNETES / "kubelet.conf")
+        client = self.client()
         document = node_document(self.registration)
         news, moment = (document, self.components.pods()), time.monotonic()
         if news != self.told[0] or moment - self.told[1] > HEARTBEAT_SECONDS:

@@ -96,8 +96,8 @@ def test_a_good_host_has_no_finding() -> None:
             {"default_routes": ["IPv6"]},
             "default_route_missing",
             "no default route for IPv4",
-            "one, though nobody answers there: kubeadm and Flannel find the host's interface by it, and without it "
-            "the kernel refuses addresses of Services before kube-proxy sees them",
+            "one, though nobody answers there: without it the kernel refuses addresses of Services before kube-proxy "
+            "sees them, and Flannel does not start",
         ),
         (
             {"cgroup_version": 1},

@@ -105,8 +105,8 @@ def preflight(host: str, info: Mapping[str, Any], told: kubeadm.Settings) -> lis
                 host,
                 "default_route_missing",
                 f"no default route for {family}",
-                "one, though nobody answers there: without it the kernel refuses addresses of Services before kube-proxy "
-                "sees them, and Flannel does not start",
+                "one, though nobody answers there: without it the kernel refuses addresses of Services before "
+                "kube-proxy sees them, and Flannel does not start",
                 "add one by an address of the host's own network, also for the next boot",
             )
         )

@@ -12,14 +12,14 @@ import pytest
 
 from ansible_collections.gpufleet.metal.plugins.modules.service_info import look
 
-LINKS = [
+LINKS = (
     {"ifname": "lo", "addr_info": [{"local": "127.0.0.1", "scope": "host"}]},
     {
         "ifname": "eth0",
         "addr_info": [{"local": "198.51.100.11", "scope": "global"}, {"local": "fe80::1", "scope": "link"}],
     },
     {"ifname": "tunl0"},
-]
+)
 LISTENERS = """LISTEN 0 4096 198.51.100.11:9100 0.0.0.0:*
 LISTEN 0 4096 127.0.0.1:9100 0.0.0.0:*
 """

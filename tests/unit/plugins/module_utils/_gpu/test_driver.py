@@ -225,7 +225,9 @@ def test_fabric_manager(
     deadline = 0.5 if "sleep" in body else LONG_SECONDS
     facts = driver.read_host(root, deadline_seconds=deadline, systemctl=systemctl(body))
     assert facts["fabric_manager"] == state
-    assert (tmp_path / "asked").read_text(encoding="utf-8") == "is-active nvidia-fabricmanager\n"
+    # On a busy machine one that hangs may not even have come to write down what it was asked.
+    if deadline == LONG_SECONDS:
+        assert (tmp_path / "asked").read_text(encoding="utf-8") == "is-active nvidia-fabricmanager\n"
     assert facts["warnings"] == ([warning] if warning else [])
 
 

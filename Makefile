@@ -16,7 +16,7 @@ demo: sandbox ## Stand up the sandbox fleet, run site.yml and verify.yml on it, 
 demo-down: sandbox ## Remove every host of the sandbox, whoever left it: containers, stores, network, keys
 	@tools/demo.sh down
 
-test: sandbox ## Run every check (about 80 minutes on 2 cores); needs the demo's hosts removed
+test: sandbox ## Run every check (about 75 minutes on 2 cores); needs the demo's hosts removed
 	@tools/demo.sh absent
 	@python tools/run_stages.py --set test
 

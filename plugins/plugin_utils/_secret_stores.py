@@ -202,12 +202,13 @@ class HashiVaultStore:
         if after == before:
             return before
         after = replace(after, generation=before.generation + 1)
-        self._write(after, version)
+        self._write(after, version, "somebody else wrote it meanwhile, run again")
         return after
 
     def create(self) -> None:
-        """Write an empty document. Raises StoreError when there is one."""
-        self._write(Document(generation=1), 0)
+        """Write an empty document. Raises StoreError when there is one, also when its newest version was deleted."""
+        hint = "it has versions, and is never overwritten by a new one: put back a deleted one (vault kv undelete)"
+        self._write(Document(generation=1), 0, hint)
 
     def _read(self) -> tuple[Document, int]:
         answer = self._ask("community.hashi_vault.vault_read", {})
@@ -218,11 +219,12 @@ class HashiVaultStore:
             raise StoreError(f"{self._where} in the vault holds no store: put back its last version") from None
         return read_plain(plain, f"{self._where} in the vault"), version
 
-    def _write(self, document: Document, version: int) -> None:
+    def _write(self, document: Document, version: int, otherwise: str) -> None:
+        """Write it, if that version is the newest; ``otherwise`` says what is to be done about another one."""
         content = {"data": {"document": json.dumps(as_plain(document))}, "options": {"cas": version}}
-        self._ask("community.hashi_vault.vault_write", {"data": content})
+        self._ask("community.hashi_vault.vault_write", {"data": content}, otherwise)
 
-    def _ask(self, plugin: str, options: Mapping[str, Any]) -> Any:
+    def _ask(self, plugin: str, options: Mapping[str, Any], otherwise: str = "") -> Any:
         verb = plugin.rpartition("_")[2]
         try:
             return self._lookup(plugin, self._where, {**self._options, **options})
@@ -233,7 +235,7 @@ class HashiVaultStore:
                 raise MissingStoreError(
                     f"{self._where} does not exist in the vault: gpufleet.metal.create_secret_store makes it"
                 ) from None
-            hint = ": somebody else wrote it meanwhile, run again" if "check-and-set" in str(fault) else ""
+            hint = f": {otherwise}" if "check-and-set" in str(fault) else ""
             raise StoreError(
                 f"cannot {verb} {self._where} in the vault: {type(fault).__name__}: {_first_line(fault)}{hint}"
             ) from None

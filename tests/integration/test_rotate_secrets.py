@@ -3,7 +3,9 @@
 
 The hosts are this machine under several names. Their consumer is real: a server for each, which answers only to the
 keys that are in its host's file at that moment; acceptance and refusal are proven by requests to it. Where the store is
-SOPS's, its program encrypts for a real age key.
+SOPS's, its program encrypts for a real age key. A store in OpenBao or HashiCorp Vault needs one: VAULT_ADDR and
+VAULT_TOKEN in the environment (and VAULT_CACERT), for a key-value engine of version 2 at ``secret``; what is made stays
+there, below ``gpufleet-test``.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ import signal
 import stat
 import subprocess
 import threading
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -221,6 +224,19 @@ def sops_fleet(installed: Installed, tmp_path: Path) -> Iterator[Fleet]:
         yield fleet
 
 
+@pytest.fixture
+def vault_fleet(installed: Installed, tmp_path: Path) -> Iterator[Fleet]:
+    """Return a fleet whose store is in the vault of the environment, under a name of its own."""
+    if not os.environ.get("VAULT_ADDR"):
+        pytest.skip("VAULT_ADDR names no OpenBao or HashiCorp Vault")
+    token = tmp_path / "token"
+    token.touch(mode=0o600)
+    token.write_text(os.environ["VAULT_TOKEN"])
+    store = {"backend": "hashi_vault", "path": f"gpufleet-test/{uuid.uuid4()}"}
+    with standing(installed, tmp_path, store, token) as fleet:
+        yield fleet
+
+
 def age_key(path: Path) -> Path:
     """Make a private key of age."""
     path.touch(mode=0o600)
@@ -331,5 +347,27 @@ def test_a_store_of_sops(sops_fleet: Fleet) -> None:
     assert f"sops does not open {store}: " in output
     assert store.read_text() == whole
     fleet.key.write_text(mine)
+    assert "version 2, 0 days old, due " in fleet.status()
+    assert_no_value_leaked(fleet)
+
+
+def test_a_store_in_a_vault(vault_fleet: Fleet) -> None:
+    """Killed and continued as with a file of our own; a token without the right to it changes nothing."""
+    fleet = vault_fleet
+    status, output = fleet.play("create_secret_store")
+    assert status == 0, output
+    assert " changed=0 " in output
+    for phase in ("staging", "promoted", "retiring"):
+        status, output = fleet.rotate("-e", f"die_at={phase}", named=phase == "staging")
+        assert status == -signal.SIGKILL, output
+    status, output = fleet.rotate(named=False)
+    assert status == 0, output
+    assert fleet.doors.keys("gw-1") == fleet.doors.keys("gw-2")
+    assert len(fleet.doors.keys("gw-1")) == 1
+    assert "version 2, 0 days old, due " in fleet.status()
+
+    status, output = fleet.rotate("-e", json.dumps({"ansible_hashi_vault_token": "of nobody"}))
+    assert status == 2, output
+    assert "Permission Denied to path 'secret/data/gpufleet-test/" in output
     assert "version 2, 0 days old, due " in fleet.status()
     assert_no_value_leaked(fleet)

@@ -189,12 +189,14 @@ class VaultRequest(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def do_GET(self) -> None:
-        """Read the newest version."""
+        """Read the newest version; None is one that was deleted."""
         if self.headers.get("X-Vault-Token") != "right":
             return self.answer(403, {"errors": ["permission denied"]})
         versions = self.server.secrets.get(self.path)
         if not versions:
             return self.answer(404, {"errors": []})
+        if versions[-1] is None:
+            return self.answer(404, {"data": {"data": None, "metadata": {"version": len(versions)}}})
         return self.answer(200, {"data": {"data": versions[-1], "metadata": {"version": len(versions)}}})
 
     def do_POST(self) -> None:
@@ -243,8 +245,21 @@ def test_a_store_in_a_vault(vault: Vault, tmp_path: Path) -> None:
     assert store.read() == with_key(Document(2))
     assert store.update(lambda document: document).generation == 2
     assert len(vault.secrets["/v1/secret/data/gpufleet/secrets"]) == 2
-    with pytest.raises(StoreError, match="somebody else wrote it meanwhile, run again"):
+    with pytest.raises(StoreError, match="it has versions, and is never overwritten by a new one: put back a"):
         store.create()
+
+
+def test_a_store_that_was_deleted_in_the_vault(vault: Vault, tmp_path: Path) -> None:
+    """It reads as if there were none, and is not begun anew over the versions that can be put back."""
+    store = vault_store(vault, tmp_path)
+    store.create()
+    versions = vault.secrets["/v1/secret/data/gpufleet/secrets"]
+    versions.append(None)
+    with pytest.raises(MissingStoreError):
+        store.read()
+    with pytest.raises(StoreError, match="put back a deleted one"):
+        store.create()
+    assert len(versions) == 2
 
 
 def test_two_writers_to_a_vault(vault: Vault, tmp_path: Path) -> None:

@@ -44,6 +44,8 @@ SECRETS_DIRECTORY = "run/gpufleet/kubernetes"
 CONTAINERD_CONFIGURATION = "etc/containerd/config.toml"
 KUBELET_CONFIGURATION = "var/lib/kubelet/config.yaml"
 API_PORT = 6443
+ENDPOINT_PATIENCE_SECONDS = 60
+"""How long what serves the API's address is waited for before a cluster is made."""
 CGROUP_CHECK = "SystemVerification"
 """Which of kubeadm's preflight checks refuses cgroup v1 since 1.35, whatever kubelet is told (failCgroupV1)."""
 
@@ -336,11 +338,14 @@ def get(url_port: int, path: str, tls: bool = False, timeout: float = 5) -> str:
         return str(fault)
 
 
-def endpoint_fault(endpoint: str, own_port: int = API_PORT, timeout: float = 5) -> str | None:
+def endpoint_fault(
+    endpoint: str, own_port: int = API_PORT, patience_seconds: float = 0, timeout: float = 5
+) -> str | None:
     """Why the first control plane could not be reached at its endpoint; kubeadm would find out after minutes.
 
     Its own API server answers at its own port, so that an address of this host is enough there. A load balancer has to
-    answer before there is an API server.
+    answer before there is an API server, and is waited for: keepalived takes an address only when it has heard nobody
+    for more than three announcements (RFC 9568, 6.1: Active_Down_Interval), later on a busy host.
     """
     name, __, port = endpoint.rpartition(":")
     name = name.strip("[]")
@@ -348,22 +353,27 @@ def endpoint_fault(endpoint: str, own_port: int = API_PORT, timeout: float = 5) 
         found = socket.getaddrinfo(name, int(port), type=socket.SOCK_DGRAM)[0]
     except OSError as fault:
         return f"kubernetes_endpoint is '{endpoint}', and {name} cannot be resolved on this host ({fault})"
-    if int(port) == own_port:
-        with socket.socket(found[0], found[1]) as probe:
-            try:
-                probe.bind((found[4][0], 0))
-                return None
-            except OSError:
-                pass
-    try:
-        socket.create_connection((name, int(port)), timeout).close()
-    except OSError as fault:
-        return (
-            f"kubernetes_endpoint is '{endpoint}', which is no address of this host with port {own_port} and where "
-            f"nothing answers ({fault}): what serves it, such as a load balancer, comes before the cluster; nothing "
-            f"was changed"
-        )
-    return None
+
+    def silence() -> str | None:
+        if int(port) == own_port:
+            with socket.socket(found[0], found[1]) as probe:
+                try:
+                    probe.bind((found[4][0], 0))
+                    return None
+                except OSError:
+                    pass
+        try:
+            socket.create_connection((name, int(port)), timeout).close()
+        except OSError as fault:
+            return str(fault)
+        return None
+
+    reason = wait_for(silence, patience_seconds)
+    return reason and (
+        f"kubernetes_endpoint is '{endpoint}', which is no address of this host with port {own_port} and where "
+        f"nothing answers in {patience_seconds:.0f} s ({reason}): what serves it, such as a load balancer, comes "
+        f"before the cluster; nothing was changed"
+    )
 
 
 def _continued(document: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -475,9 +485,11 @@ class Membership:
             self.leave(for_good=False)
         self.forget_secrets()
         for document in documents:
-            fault = endpoint_fault(document["controlPlaneEndpoint"]) if "controlPlaneEndpoint" in document else None
-            if fault:
-                raise FleetError(fault)
+            if "controlPlaneEndpoint" in document:
+                patience = min(self.deadline_seconds, ENDPOINT_PATIENCE_SECONDS)
+                fault = endpoint_fault(document["controlPlaneEndpoint"], patience_seconds=patience)
+                if fault:
+                    raise FleetError(fault)
         command = ["kubeadm", action]
         with self.configuration(documents) as path:
             self._command(["kubeadm", "config", "validate", "--config", path], "kubeadm config validate")

@@ -221,9 +221,20 @@ def test_an_endpoint_where_a_load_balancer_answers() -> None:
         assert hosts.endpoint_fault(f"127.0.0.1:{port}") is None
     assert hosts.endpoint_fault(f"127.0.0.1:{port}") == (
         f"kubernetes_endpoint is '127.0.0.1:{port}', which is no address of this host with port 6443 and where nothing "
-        f"answers ([Errno 111] Connection refused): what serves it, such as a load balancer, comes before the cluster; "
-        f"nothing was changed"
+        f"answers in 0 s ([Errno 111] Connection refused): what serves it, such as a load balancer, comes before the "
+        f"cluster; nothing was changed"
     )
+
+
+def test_an_endpoint_that_comes_while_it_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    # As an address that keepalived takes a few seconds after it was started.
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    opened: list[socket.socket] = []
+    monkeypatch.setattr(hosts.time, "sleep", lambda __: opened.append(socket.create_server(("127.0.0.1", port))))
+    assert hosts.endpoint_fault(f"127.0.0.1:{port}", patience_seconds=60) is None
+    assert len(opened) == 1
+    opened[0].close()
 
 
 def test_no_cluster_is_made_where_its_endpoint_is_not(programs: Programs, membership: hosts.Membership) -> None:

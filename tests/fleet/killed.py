@@ -25,23 +25,25 @@ PHASES = ("idle", "staging", "promoted", "retiring")
 PLAYBOOK = "gpufleet.metal.rotate_secrets"
 
 
-def environment(steps: int) -> dict[str, str]:
-    """Return the environment of a run that is killed after so many steps; 0 lets it end by itself."""
+def environment(steps: int = 0, task: str = "", times: int = 1) -> dict[str, str]:
+    """Return the environment of a run that is killed after so many steps, or before a task; else it ends by itself."""
     return {
         **os.environ,
         "ANSIBLE_CALLBACK_PLUGINS": str(ROOT / "tests" / "fleet" / "rotation" / "callback_plugins"),
         "ANSIBLE_CALLBACKS_ENABLED": "kill_after",
         "KILL_AFTER_STEPS": str(steps),
+        "KILL_BEFORE_TASK": task,
+        "KILL_BEFORE_TASK_TIMES": str(times),
     }
 
 
-def run_and_kill(command: Sequence[str], steps: int) -> tuple[int, str]:
-    """Run a playbook that is killed after so many steps, with all that it started; return its status and its words."""
+def run_and_kill(command: Sequence[str], steps: int = 0, task: str = "", times: int = 1) -> tuple[int, str]:
+    """Run a playbook that is killed at some point, with all that it started; return its status and its words."""
     done = subprocess.run(
         command,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
-        env=environment(steps),
+        env=environment(steps, task, times),
         start_new_session=True,
         text=True,
         check=False,

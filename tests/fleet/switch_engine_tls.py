@@ -4,14 +4,17 @@
     python tests/fleet/switch_engine_tls.py INVENTORY WORK_DIRECTORY
 
 The demo fleet gets a second gateway first. Everything is real but the GPUs. No request of plain and streaming clients
-of every gateway may fail.
+of every gateway may fail, and each way is killed (SIGKILL) once where a host is changed and still held, in the first
+half and in the second, and continued.
 """
 
 from __future__ import annotations
 
+import signal
 import sys
 from pathlib import Path
 
+import killed
 from clients import Clients
 from fleet import Fleet, unchanged, variables, with_second_gateway
 
@@ -43,14 +46,29 @@ def schemes(fleet: Fleet) -> set[str]:
     return found
 
 
+def kill_where_held(fleet: Fleet, half: int, *options: str) -> None:
+    """Switch, and kill the run when a host of this half is changed and still held out of rotation."""
+    command = fleet.command(PLAYBOOK, *options)
+    status, said = killed.run_and_kill(command, task="switch_host | Stop holding it", times=half)
+    assert status == -signal.SIGKILL, f"it ended with {status} by itself:\n{said[-8000:]}"
+    held = fleet.holders()
+    assert all(holders == ["switch_engine_tls"] for drained in held for holders in drained.values()), held
+    assert all(len(drained) == 1 for drained in held), held
+
+
 def main(inventory: Path, work: Path) -> None:
     """Run both ways."""
     fleet = Fleet(with_second_gateway(inventory, work), work)
     gateways = [fleet.address(host) for host in fleet.hosts("gateways")]
     assert schemes(fleet) == {"https"}
     with Clients(gateways, str(inventory / ".gpufleet" / "pki" / "ca.crt"), "tiny-llama").asking():
+        kill_where_held(fleet, 1, *variables(fleet_engine=WITHOUT))
+        assert schemes(fleet) == {"http", "https"}
         fleet.play(PLAYBOOK, *variables(fleet_engine=WITHOUT))
         assert schemes(fleet) == {"http"}
+        # One host in each half: the second that is changed is of the second half.
+        kill_where_held(fleet, 2)
+        assert schemes(fleet) == {"https"}
         fleet.play(PLAYBOOK)
         assert schemes(fleet) == {"https"}
         # New keys and certificates for gateways, engines and who asks them; nothing restarts.

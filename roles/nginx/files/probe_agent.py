@@ -1478,7 +1478,8 @@ def command_run(arguments: argparse.Namespace) -> int:
 async def refuse_to_lose_engines(path: str, fresh: Configuration) -> None:
     """Raise AgentError if no engine of a group answers as they shall be asked, and one does as they were.
 
-    With TLS, or without it any more, gateways and engines have to change together: engines first.
+    With TLS, or without it any more, gateways and engines have to change together: engines first. One that somebody
+    holds out of rotation gets no request, however it answers.
     """
     try:
         old = read_configuration(path)
@@ -1490,15 +1491,16 @@ async def refuse_to_lose_engines(path: str, fresh: Configuration) -> None:
     async def answering(configuration: Configuration, peers: Sequence[Peer]) -> list[str | None]:
         return await asyncio.gather(*(probe_health(peer, configuration) for peer in peers))
 
+    drained = load_drained(fresh)
     for upstream in fresh.upstreams:
-        peers = fresh.of(upstream)
+        peers = [peer for peer in fresh.of(upstream) if not is_drained(peer, drained)]
         faults = await answering(fresh, peers)
         if None in faults or None not in await answering(old, peers):
             continue
         now, then = ("without TLS", "over TLS") if fresh.tls else ("over TLS", "without TLS")
         raise AgentError(
-            f"no engine of {upstream} answers {then} ({peers[0].name}: {faults[0]}), and {now} they do: every request "
-            f"for it would fail. Change the engines first: serving.yml with vllm_restart_allowed"
+            f"no engine of {upstream} in rotation answers {then} ({peers[0].name}: {faults[0]}), and {now} they do: "
+            f"every request for it would fail. Change the engines first: serving.yml with vllm_restart_allowed"
         )
 
 

@@ -150,8 +150,8 @@ def test_progress_is_asked_for_over_tls_too(home: Path) -> None:
 @pytest.mark.parametrize(
     ("before", "after", "engine_has_tls", "refusal"),
     [
-        (False, True, False, "no engine of alpha answers over TLS (a/0: "),
-        (True, False, True, "no engine of alpha answers without TLS (a/0: "),
+        (False, True, False, "no engine of alpha in rotation answers over TLS (a/0: "),
+        (True, False, True, "no engine of alpha in rotation answers without TLS (a/0: "),
         (False, True, True, None),
         (True, False, False, None),
         # Nothing that was different before the change.
@@ -193,6 +193,35 @@ def test_gateways_are_not_changed_before_their_engines(
     else:
         assert str(found).startswith(refusal)
         assert str(found).endswith("Change the engines first: serving.yml with vllm_restart_allowed")
+
+
+@pytest.mark.parametrize(("held", "refused"), [([], False), (["a"], True), (["b/0"], False), (["a/0", "b"], False)])
+def test_an_engine_that_is_held_does_not_count_when_gateways_change(home: Path, held: list[str], refused: bool) -> None:
+    """As after a switch that was killed between the change of a host and its release."""
+    fleet = Authority(home, "fleet")
+    client, pair = fleet.issue("client", CLIENT, "client"), fleet.issue(NAME, SERVER, "engine")
+
+    async def scene() -> None:
+        async with SecuredEngine(pair, fleet.path) as changed, Engine() as unchanged:
+            section = {
+                "server_name": NAME,
+                "certificate_path": str(client[0]),
+                "certificate_key_path": str(client[1]),
+                "ca_path": str(fleet.path),
+            }
+            servers = [server(changed, "a/0"), server(unchanged, "b/0")]
+            (home / "agent.json").write_text(json.dumps(document(home, servers)))
+            fresh = agent.Configuration.from_json(document(home, servers, tls=section))
+            fresh.state_directory.mkdir(parents=True, exist_ok=True)
+            holders = json.dumps({name: ["switch_engine_tls"] for name in held})
+            (fresh.state_directory / "drained.json").write_text(holders)
+            await agent.refuse_to_lose_engines(str(home / "agent.json"), fresh)
+
+    if refused:
+        with pytest.raises(agent.AgentError, match=r"^no engine of alpha in rotation answers over TLS \(b/0: "):
+            asyncio.run(scene())
+    else:
+        asyncio.run(scene())
 
 
 def two_ways(home: Path, plain: Engine, secured: Engine, authority: Authority, tls: bool) -> dict[str, Any]:

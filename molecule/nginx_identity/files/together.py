@@ -2,7 +2,8 @@
 """Reach the limits of one identity: python3 together.py HOST KEY OTHER_KEY streams|crowd NUMBER -> JSON.
 
 Each identity's own limit counts, whatever address it comes from and whatever header it writes: every request names
-another identity and another address, and the one of somebody else names the identity that is over its limit.
+another identity and another address, and the one of somebody else names the identity that is over its limit. Which
+models there are is told to one that is over it, too.
 """
 
 from __future__ import annotations
@@ -36,6 +37,18 @@ def ask(key: str, claimed: str = "", **body: object) -> http.client.HTTPResponse
     return connection.getresponse()
 
 
+def listed(key: str) -> int:
+    """Ask which models there are, often enough to be over any limit, and return the worst status."""
+    connection = http.client.HTTPSConnection(HOST, 443, context=CONTEXT, timeout=120)
+    worst = 0
+    for __ in range(NUMBER):
+        connection.request("GET", "/v1/models", headers={"Authorization": f"Bearer {key}"})
+        answer = connection.getresponse()
+        answer.read()
+        worst = max(worst, answer.status)
+    return worst
+
+
 def told(answer: http.client.HTTPResponse) -> dict[str, object]:
     """Return what an answer says."""
     document = json.loads(answer.read())
@@ -64,6 +77,7 @@ def crowd() -> dict[str, object]:
         "passed": NUMBER - len(refused),
         "refused": refused[:1],
         "seconds": seconds,
+        "listed": listed(KEY),
         "somebody_else": told(ask(OTHER, "key:loud")),
     }
 
@@ -74,6 +88,7 @@ def streams() -> dict[str, object]:
     result = {
         "streams": [stream.status for stream in held],
         "one_more": told(ask(KEY)),
+        "listed": listed(KEY),
         "somebody_else": told(ask(OTHER, "key:loud")),
     }
     for stream in held:

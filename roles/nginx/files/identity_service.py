@@ -422,6 +422,7 @@ class Refresher:
     def __init__(self, jwt: Mapping[str, Any]) -> None:
         self.jwt = jwt
         self.path = Path(jwt["jwks_path"])
+        #: By a clock that nobody sets; ``fetched_at`` is a time of day.
         self.tried_at: float | None = None
         self.fetched_at: float | None = None
         self.failures = 0
@@ -441,7 +442,7 @@ class Refresher:
         return wanted or self.fault is not None or since >= self.jwt["jwks_refresh_seconds"]
 
     def refresh(self, now: float) -> None:
-        """Fetch once; what can't be used changes nothing."""
+        """Fetch once; what can't be used changes nothing. ``now`` is as :meth:`is_due` is told it."""
         self.tried_at, self._mark = now, stamp(UNKNOWN_KEY_MARK)
         try:
             text = fetch(self.jwt["jwks_url"], self.jwt["jwks_ca_path"])
@@ -461,7 +462,7 @@ class Refresher:
             log(f"{self.jwt['jwks_url']}: new keys, {', '.join(kids)}")
         elif self.fault is not None:
             log(f"{self.jwt['jwks_url']}: answers again")
-        self.fault, self.fetched_at = None, now
+        self.fault, self.fetched_at = None, time.time()
 
     def metrics(self) -> str:
         """Return the state in Prometheus' text format."""
@@ -488,8 +489,8 @@ def refresh() -> None:
     refresher = Refresher(jwt)
     # A first start is over when it is known whether the issuer answers.
     while stamp(CONFIGURATION) in (begun_with, None):
-        if refresher.is_due(time.time()):
-            refresher.refresh(time.time())
+        if refresher.is_due(time.monotonic()):
+            refresher.refresh(time.monotonic())
             replace_file(METRICS, refresher.metrics())
             notify_systemd("READY=1")
         time.sleep(1.0)

@@ -220,6 +220,7 @@ def refresher(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, answer: Any) -> A
     """One that is answered by a function of the URL."""
     monkeypatch.setattr(service, "UNKNOWN_KEY_MARK", tmp_path / "unknown_key")
     monkeypatch.setattr(service, "fetch", lambda url, authority: answer())
+    monkeypatch.setattr(service.time, "time", lambda: 1e9)
     jwt = {"jwks_url": "https://issuer.example/keys", "jwks_ca_path": None, "jwks_refresh_seconds": 300}
     return service.Refresher({**jwt, "jwks_path": str(tmp_path / "jwks.json")})
 
@@ -284,7 +285,7 @@ def test_the_last_good_keys_are_never_lost(
         f"https://issuer.example/keys: {fault}; the last good keys go on",
     ]
     assert "gpufleet_identity_keys_fetch_failures_total 2.0\n" in subject.metrics()
-    assert "gpufleet_identity_keys_fetched_timestamp_seconds 1000.0\n" in subject.metrics()
+    assert "gpufleet_identity_keys_fetched_timestamp_seconds 1000000000.0\n" in subject.metrics()
     now[0] = good
     subject.refresh(1360.0)
     assert capsys.readouterr().err == "https://issuer.example/keys: answers again\n"

@@ -164,6 +164,8 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 
+from ansible_collections.gpufleet.metal.plugins.module_utils._no_log import mask_only
+
 PROTOCOL_REFUSED = "TLSV1_ALERT_PROTOCOL_VERSION"
 """What OpenSSL calls the peer's alert protocol_version (RFC 8446, 6.2): it speaks none of the offered versions."""
 
@@ -270,12 +272,19 @@ def main() -> None:
     }
     module = AnsibleModule(
         argument_spec={
-            "targets": {"type": "list", "elements": "dict", "required": True, "options": target_options},
+            "targets": {
+                "type": "list",
+                "elements": "dict",
+                "required": True,
+                "no_log": True,
+                "options": target_options,
+            },
             "timeout": {"type": "float", "default": 3.0},
         },
         supports_check_mode=True,
     )
     targets, timeout = module.params["targets"], module.params["timeout"]
+    mask_only(module, [target["tls"]["client_content"] for target in targets if target["tls"]])
     contexts = []
     for target in targets:
         try:

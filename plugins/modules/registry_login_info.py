@@ -106,6 +106,7 @@ from ansible_collections.gpufleet.metal.plugins.module_utils._credentials import
 from ansible_collections.gpufleet.metal.plugins.module_utils._docker import DockerClient
 from ansible_collections.gpufleet.metal.plugins.module_utils._errors import FleetError
 from ansible_collections.gpufleet.metal.plugins.module_utils._kubernetes.containerd import api_root
+from ansible_collections.gpufleet.metal.plugins.module_utils._no_log import mask_only
 from ansible_collections.gpufleet.metal.plugins.module_utils._probe import Target
 
 LOGIN: dict[str, Any] = {
@@ -130,7 +131,7 @@ def asker(options: Mapping[str, Any]) -> Callable[[dict[str, str]], int | str]:
 
 def main() -> None:
     """Run as an Ansible module."""
-    logins = {"type": "list", "elements": "dict", "default": [], "options": LOGIN}
+    logins = {"type": "list", "elements": "dict", "default": [], "no_log": True, "options": LOGIN}
     module = AnsibleModule(
         argument_spec={
             "registry": {"type": "str", "required": True},
@@ -145,6 +146,7 @@ def main() -> None:
         supports_check_mode=True,
     )
     options = module.params
+    mask_only(module, [login["password"] for login in options["accepted"] + options["refused"]])
     try:
         ask = asker(options)
         faults = wait_for_credentials(options["accepted"], options["refused"], ask, options["wait_seconds"])

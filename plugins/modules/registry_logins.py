@@ -76,6 +76,7 @@ from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.gpufleet.metal.plugins.module_utils._docker import read_client_config, with_logins
 from ansible_collections.gpufleet.metal.plugins.module_utils._errors import FleetError
+from ansible_collections.gpufleet.metal.plugins.module_utils._no_log import mask_only
 
 LOGIN: dict[str, Any] = {
     "registry": {"type": "str", "required": True},
@@ -118,11 +119,12 @@ def main() -> None:
     """Run as an Ansible module."""
     module = AnsibleModule(
         argument_spec={
-            "logins": {"type": "list", "elements": "dict", "required": True, "options": LOGIN},
+            "logins": {"type": "list", "elements": "dict", "required": True, "no_log": True, "options": LOGIN},
             "path": {"type": "path", "default": "/root/.docker/config.json"},
         },
         supports_check_mode=True,
     )
+    mask_only(module, [login["password"] for login in module.params["logins"]])
     try:
         result = store(module.params["logins"], module.params["path"], module.check_mode)
     except (FleetError, OSError) as error:

@@ -79,6 +79,7 @@ class ActionModule(ActionBase):
     ) -> dict[str, Any]:
         documents: list[Document] = []
         waiting: dict[str, Waiting] = {}
+        unmade: list[str] = []
 
         # In check mode the value would be thrown away.
         def new(definition: Definition, authority: Authority) -> Made:
@@ -92,13 +93,14 @@ class ActionModule(ActionBase):
             if arguments["step"] == "create":
                 after = rounds.create_missing(before, definitions, initial, now)
             elif arguments["step"] == "begin":
-                after = rounds.begin_rotations(
+                after, unmade[:] = rounds.begin_rotations(
                     before, definitions, arguments["names"], arguments["emergency"], initial, new, now
                 )
             else:
                 shown = [rounds.Shown(**entry) for entry in arguments["shown"]]
                 after, reasons = rounds.advance_all(before, definitions, hosts, shown, now)
                 waiting.update(reasons)
+                after, unmade[:] = rounds.begin_again(after, definitions, new, now)
             documents[:] = [before, after]
             return after
 
@@ -112,6 +114,7 @@ class ActionModule(ActionBase):
         result: dict[str, Any] = {
             "changed": before != after,
             "moved": sorted(moved),
+            "unmade": list(unmade),
             "work": rounds.work(after, definitions, hosts, now, only),
             "waiting": [
                 {

@@ -11,7 +11,10 @@ from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
 
 from ansible_collections.gpufleet.metal.plugins.module_utils._errors import FleetError, InvalidInputError
-from ansible_collections.gpufleet.metal.plugins.module_utils._secrets.document import MissingStoreError
+from ansible_collections.gpufleet.metal.plugins.module_utils._secrets.document import (
+    MissingStoreError,
+    StoreError,
+)
 from ansible_collections.gpufleet.metal.plugins.module_utils._secrets.envelope import (
     DEFAULT_BITS,
     MINIMUM_BITS,
@@ -20,6 +23,7 @@ from ansible_collections.gpufleet.metal.plugins.module_utils._secrets.envelope i
 )
 from ansible_collections.gpufleet.metal.plugins.module_utils._secrets.file_store import (
     FileStore,
+    WrappingKey,
     exclusive,
     replace_private,
 )
@@ -100,7 +104,17 @@ class ActionModule(ActionBase):
             )
         new = arguments["new_key"] or (arguments["store"] or {}).get("key") or DEFAULT_KEY
         check_key(new, "new_key")
-        before = store.recipients()
+        try:
+            before = store.recipients()
+        except StoreError:
+            # A run that was killed, or is repeated before the inventory names the new key, has sealed it already.
+            if _will_be_made(new, controller):
+                raise
+            wrapping = read_key(new, controller)
+            wanted = sorted({key_id(key) for key in [wrapping.key.public_key(), *recipients]})
+            if _sealed_for(store, wrapping) != wanted:
+                raise
+            return {"changed": False, "path": store.path, "recipients": wanted}
         if self._task.check_mode and _will_be_made(new, controller):
             return {"changed": True, "path": store.path, "recipients": list(before)}
         self._make_key(new, arguments["bits"], controller)
@@ -117,6 +131,13 @@ class ActionModule(ActionBase):
             with exclusive(path):
                 if not os.path.lexists(path):
                     replace_private(path, make_wrapping_key(bits))
+
+
+def _sealed_for(store: FileStore, wrapping: WrappingKey) -> list[str] | None:
+    try:
+        return sorted(store.recipients(wrapping))
+    except StoreError:
+        return None
 
 
 def _will_be_made(key: Mapping[str, Any], controller: Controller) -> bool:

@@ -32,7 +32,8 @@ options:
       - V(create) makes the secrets that the store lacks.
       - V(begin) does that too, and begins to rotate O(names), or all that are due. A rotation that is under way goes
         on as it is.
-      - V(advance) records O(shown) and takes every rotation on by at most one phase.
+      - V(advance) records O(shown) and takes every rotation on by at most one phase. It begins those that an emergency
+        demands when the one that it found is over.
     type: str
     choices:
       - create
@@ -49,6 +50,7 @@ options:
     description:
       - With O(step=begin), whether the rotations of O(names) wait for their consumers only, and for no settling time
         and no overlap. It is kept in the store until the rotation ends.
+      - Where a rotation was under way, its new value may be what leaked. So another one begins when it is over.
     type: bool
     default: false
   shown:
@@ -127,6 +129,14 @@ work:
     - Each entry has C(secret), C(phase), C(version), C(consumer) and C(tasks).
   returned: success
   type: dict
+unmade:
+  description:
+    - A sentence for each secret that could not be made, or whose next value could not. The others are not kept by it.
+  returned: success
+  type: list
+  elements: str
+  sample: ["leaf: the authority ca in the store ends on 2026-12-31, before a certificate of 90 days would: make a new
+    authority first"]
 waiting:
   description: The rotations that did not go on.
   returned: success

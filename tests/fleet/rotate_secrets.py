@@ -164,13 +164,13 @@ class RotatingFleet(Fleet):
         return {host: set(self.inside(host, "sh", "-c", script).splitlines()) for host in (ENGINE, *self.gateways)}
 
     @contextmanager
-    def replaced(self, name: str) -> Iterator[None]:
-        """Have a secret rotated meanwhile, once and to the end: the new is taken everywhere, the old nowhere."""
+    def replaced(self, name: str, times: int = 1) -> Iterator[None]:
+        """Have a secret rotated meanwhile, so often and to the end: the new is taken everywhere, the old nowhere."""
         before, files, old = self.secrets()[name].current.number, self.files(), self.sent(name)
         yield
         secret = self.secrets()[name]
         assert set(self.phases().values()) == {"idle"}, self.phases()
-        assert (secret.current.number, secret.previous, secret.next) == (before + 1, None, None)
+        assert (secret.current.number, secret.previous, secret.next) == (before + times, None, None)
         assert self.taken(name, self.sent(name)) == {True}
         assert self.taken(name, old) == {False}, f"the old {name} is refused"
         if name == "registry_login":
@@ -233,13 +233,15 @@ def renew(fleet: RotatingFleet) -> None:
 
 
 def hurry(fleet: RotatingFleet) -> None:
-    """A key that leaked: the overlap that its rotation waits for is skipped, and nothing else."""
+    """A key that leaked while it was rotated: no overlap is waited for, and the new one, which may be it, goes too."""
     old = fleet.sent("ci_api_key")
-    with fleet.replaced("ci_api_key"):
+    with fleet.replaced("ci_api_key", times=2):
         assert "the old value is retired after" in fleet.rotate("ci_api_key", rotation_overlap_hours=24)
         assert fleet.phases()["ci_api_key"] == "promoted"
         assert fleet.taken("ci_api_key", old) == {True}, "clients have time"
+        found = fleet.sent("ci_api_key")
         fleet.rotate("ci_api_key", rotation_overlap_hours=24, rotate_secrets_emergency=True)
+        assert fleet.taken("ci_api_key", found) == {False}, "what the emergency found in use is refused"
 
 
 def kill_everywhere(fleet: RotatingFleet, name: str) -> None:

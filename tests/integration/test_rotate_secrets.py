@@ -274,7 +274,7 @@ def assert_the_next_run_ends_it(fleet: Fleet) -> None:
 
 
 def test_a_rotation_waits_for_its_hosts_and_its_time(fleet: Fleet) -> None:
-    """A host that is down postpones it, the overlap postpones it, an emergency skips the overlap."""
+    """A host that is down postpones it, the overlap postpones it, an emergency skips it and goes on."""
     status, output = fleet.rotate("-e", "hours=24", "-e", "way=ssh")
     assert status == 2, output
     assert (
@@ -293,8 +293,10 @@ def test_a_rotation_waits_for_its_hosts_and_its_time(fleet: Fleet) -> None:
 
     status, output = fleet.rotate("-e", "rotate_secrets_emergency=true", "-e", "hours=24")
     assert status == 0, output
-    assert fleet.doors.keys("gw-1") == fleet.doors.keys("gw-2") == [new]
-    assert "version 2, 0 days old, due " in fleet.status()
+    # It may be the new one that leaked.
+    assert fleet.doors.keys("gw-1") == fleet.doors.keys("gw-2")
+    assert len(set(fleet.doors.keys("gw-1")) - {new, old}) == len(fleet.doors.keys("gw-1")) == 1
+    assert "version 3, 0 days old, due " in fleet.status()
     assert 'gpufleet_secret_due{name="api_key",kind="token"} 0\n' in (fleet.place / "secrets.prom").read_text()
     assert_no_value_leaked(fleet)
 

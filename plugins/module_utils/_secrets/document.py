@@ -59,6 +59,8 @@ class Secret:
     """The consumers that showed it so far."""
     emergency: bool = False
     """Whether this rotation waits for nothing but its consumers."""
+    distrusted: int = 0
+    """The newest version of those that an emergency found: one of them that is in use afterwards is replaced, too."""
 
     def versions(self) -> dict[str, Version]:
         """Return the versions that exist, by role."""
@@ -121,6 +123,7 @@ def _secret_as_plain(secret: Secret) -> dict[str, Any]:
         "proven": secret.proven,
         "confirmed": sorted(secret.confirmed),
         "emergency": secret.emergency,
+        "distrusted": secret.distrusted,
         "versions": {
             role: {
                 "number": version.number,
@@ -142,6 +145,8 @@ def _read_secret(entry: Mapping[str, Any]) -> Secret:
         proven=None if entry["proven"] is None else int(entry["proven"]),
         confirmed=frozenset(str(name) for name in entry["confirmed"]),
         emergency=entry["emergency"] is True,
+        # Stores that were written before there was this have none.
+        distrusted=int(entry.get("distrusted", 0)),
         **versions,
     )
     wanted = {"idle": {"current"}, "staging": {"current", "next"}}.get(secret.phase, {"current", "previous"})

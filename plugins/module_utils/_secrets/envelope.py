@@ -176,11 +176,15 @@ def unseal(
         plain = json.loads(opened(outer["index"], _layout(header)))
     except (InvalidTag, ValueError):
         raise StoreError(f"{store} was altered: its index or recipients are not those written: {_RESTORE}") from None
-    wanted = {
-        (name, str(version["number"])): version
-        for name, secret in plain["secrets"].items()
-        for version in secret["versions"].values()
-    }
+    try:
+        wanted = {
+            (name, str(version["number"])): version
+            for name, secret in plain["secrets"].items()
+            for version in secret["versions"].values()
+        }
+    except (AttributeError, KeyError, TypeError):
+        # It opens, so somebody with a public key made it up: the signature, which tells, is looked at last.
+        raise StoreError(f"{store} was altered: its index is in no form that is written: {_RESTORE}") from None
     found = {(name, number): text for name, numbers in outer["entries"].items() for number, text in numbers.items()}
     for name, number in sorted(set(wanted) ^ set(found)):
         what = "was taken out" if (name, number) in wanted else "was put in by somebody else"

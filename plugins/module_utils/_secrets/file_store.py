@@ -53,9 +53,12 @@ class FileStore:
         """Return the document. Raises StoreError."""
         return self._open()[0]
 
-    def recipients(self) -> tuple[str, ...]:
-        """Return the identities of the keys that open the store, sorted. Raises StoreError."""
-        return tuple(sorted(key_id(recipient) for recipient in self._open()[1]))
+    def recipients(self, wrapping: WrappingKey | None = None) -> tuple[str, ...]:
+        """Return the identities of the keys that open the store, sorted. Raises StoreError.
+
+        It is opened with ``wrapping``, or else with the key that was named when this was made.
+        """
+        return tuple(sorted(key_id(recipient) for recipient in self._open(wrapping)[1]))
 
     def update(self, change: Change) -> Document:
         """Replace the document by what ``change`` makes of it, unless that is the same. Raises StoreError."""
@@ -85,8 +88,8 @@ class FileStore:
             unseal(content, new.key, self.path, new.source)
             replace_private(self.path, content)
 
-    def _open(self) -> tuple[Document, tuple[RSAPublicKey, ...], RSAPrivateKey]:
-        wrapping = self._key()
+    def _open(self, wrapping: WrappingKey | None = None) -> tuple[Document, tuple[RSAPublicKey, ...], RSAPrivateKey]:
+        wrapping = wrapping or self._key()
         content = read_private(self.path, "store")
         document, recipients = unseal(content, wrapping.key, self.path, wrapping.source, self._signers())
         return document, recipients, wrapping.key

@@ -12,7 +12,7 @@ import secrets
 import string
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta, timezone
 from typing import Any, Optional
 
@@ -43,6 +43,8 @@ class Made:
 
     value: Mapping[str, str]
     expires: int | None = None
+    created: int | None = None
+    """When it was made, for what was in use before; None is now."""
 
     def __repr__(self) -> str:
         """Show what it consists of, never the value."""
@@ -174,7 +176,9 @@ def _certificate(options: Mapping[str, Any], now: int, authority: Authority = No
     if options["subject_alt_names"]:
         names = [_general_name(name) for name in normal_names(options["subject_alt_names"])]
         builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=False)
-    leaf = builder.sign(signer_key, hashes.SHA256())
+    # Ed25519 has its digest built in (RFC 8032).
+    digest = None if isinstance(signer_key, ed25519.Ed25519PrivateKey) else hashes.SHA256()
+    leaf = builder.sign(signer_key, digest)
     value = {
         "private_key": _private_pem(key),
         "certificate": leaf.public_bytes(serialization.Encoding.PEM).decode(),
@@ -213,7 +217,9 @@ def _authority_in_place(options: Mapping[str, Any], now: int) -> Made | None:
     """Return the authority that roles/pki keeps in files, if there is one: who trusts it goes on doing so."""
     if not os.path.exists(options["ca_certificate_path"]):
         return None
-    return _authority_value(*_authority(options["ca_certificate_path"], options["ca_key_path"]))
+    certificate, key = _authority(options["ca_certificate_path"], options["ca_key_path"])
+    # Its life began when it was made, not when the store took it in.
+    return replace(_authority_value(certificate, key), created=int(certificate.not_valid_before_utc.timestamp()))
 
 
 def _authority_value(certificate: x509.Certificate, key: Any) -> Made:
@@ -266,7 +272,12 @@ def signed_by(value: Mapping[str, str], authority: Mapping[str, str]) -> bool:
 
 
 def _issuer_identifier(authority: x509.Certificate) -> x509.AuthorityKeyIdentifier:
-    identifier = authority.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value
+    try:
+        identifier = authority.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value
+    except x509.ExtensionNotFound:
+        # An authority need not say how its key is called; then it is called as RFC 5280, 4.2.1.2, proposes.
+        public_key: Any = authority.public_key()
+        return x509.AuthorityKeyIdentifier.from_issuer_public_key(public_key)
     return x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(identifier)
 
 
@@ -399,6 +410,14 @@ KINDS: Mapping[str, Kind] = {
 
 
 def due_at(kind: str, created: int, expires: int | None, max_age_days: int | None) -> int:
-    """Return when a version is to be replaced: at its greatest age, or when two thirds of its life are over."""
+    """Return when a version is to be replaced: at its greatest age, or when two thirds of its life are over.
+
+    Raises StoreError for a kind that a newer version has added.
+    """
+    if kind not in KINDS:
+        raise StoreError(
+            f"the store holds a secret of kind {kind!r}, this version knows {', '.join(KINDS)}: use a newer "
+            f"gpufleet.metal"
+        )
     oldest = created + (KINDS[kind].max_age_days if max_age_days is None else max_age_days) * DAY
     return oldest if expires is None else min(oldest, created + int((expires - created) * RENEW_AT))

@@ -72,12 +72,23 @@ def begin(secret: Secret, version: Version, emergency: bool) -> Secret:
     """Begin a rotation to a new version. Raises InvalidInputError while another is under way."""
     if secret.phase != "idle":
         raise InvalidInputError(f"a rotation is under way ({secret.phase}): let it finish first")
-    return replace(_enter(secret, "staging", version.created), next=version, emergency=emergency)
+    return replace(_enter(secret, "staging", version.created), next=version, emergency=emergency, distrusted=0)
 
 
 def hurry(secret: Secret) -> Secret:
-    """Let a rotation that is under way wait for nothing but its consumers."""
-    return secret if secret.phase == "idle" else replace(secret, emergency=True)
+    """Let a rotation that is under way wait for nothing but its consumers, and say that it does not end with that.
+
+    Which of its values leaked is not known, so the new one is replaced as well. A rotation that waits for nothing but
+    its consumers already is that emergency's own, and only goes on.
+    """
+    if secret.phase == "idle" or secret.emergency:
+        return secret
+    return replace(secret, emergency=True, distrusted=newest(secret))
+
+
+def is_distrusted(secret: Secret) -> bool:
+    """Tell whether an emergency found the value that is in use, and nothing replaces it yet."""
+    return secret.phase == "idle" and secret.current.number <= secret.distrusted
 
 
 def confirm(secret: Secret, phase: str, version: int, shown: Iterable[str], failed: Iterable[str] = ()) -> Secret:

@@ -16,7 +16,12 @@ from ansible_collections.gpufleet.metal.plugins.module_utils._errors import Inva
 from ansible_collections.gpufleet.metal.plugins.module_utils._secrets import rotation
 from ansible_collections.gpufleet.metal.plugins.module_utils._secrets.authorities import signed_by_another, signer_of
 from ansible_collections.gpufleet.metal.plugins.module_utils._secrets.definitions import Definition
-from ansible_collections.gpufleet.metal.plugins.module_utils._secrets.document import Document, Secret, Version
+from ansible_collections.gpufleet.metal.plugins.module_utils._secrets.document import (
+    Document,
+    Secret,
+    StoreError,
+    Version,
+)
 from ansible_collections.gpufleet.metal.plugins.module_utils._secrets.kinds import Authority, Made
 from ansible_collections.gpufleet.metal.plugins.module_utils._secrets.status import status_of
 
@@ -42,8 +47,10 @@ class Shown:
 def create_missing(document: Document, definitions: Mapping[str, Definition], first: Maker, now: int) -> Document:
     """Give every defined secret that the store lacks its first value, which ``first`` makes or finds in use."""
     # A certificate comes after the authority that signs it.
-    for name, definition in sorted(definitions.items(), key=lambda item: item[1].signer is not None):
+    for name, definition in sorted(definitions.items(), key=_authorities_first):
         if name not in document.secrets:
+            if definition.signer and definition.signer not in document.secrets:
+                raise StoreError(f"its authority {definition.signer} is not in the store")
             version = _version(1, first(definition, signer_of(document, definition)), now)
             document = document.with_secret(name, rotation.create(definition.kind, version))
     return document
@@ -57,10 +64,11 @@ def begin_rotations(
     first: Maker,
     make: Maker,
     now: int,
-) -> Document:
+) -> tuple[Document, list[str]]:
     """Begin to rotate the named secrets, or all that are due; what is under way goes on as it is.
 
-    ``make`` makes the next value, ``first`` that of a secret which the store lacks.
+    ``make`` makes the next value, ``first`` that of a secret which the store lacks. One that can't be made, such as a
+    certificate that would outlive its authority, is no reason to keep the others: why is returned, a sentence for each.
 
     Raises InvalidInputError for a name that is not defined and for a kind that differs from the stored one.
     """
@@ -78,19 +86,49 @@ def begin_rotations(
                 f"kind is another secret, give it another name"
             )
     existing = set(document.secrets)
-    document = create_missing(document, definitions, first, now)
+    faults: list[str] = []
+    for name, definition in sorted(definitions.items(), key=_authorities_first):
+        try:
+            document = create_missing(document, {name: definition}, first, now)
+        except StoreError as fault:
+            faults.append(f"{name}: {fault}")
     due = [status.name for status in status_of(document, definitions, now) if status.due and status.defined]
-    for name in existing.intersection(names or due):
-        secret = document.secrets[name]
-        if secret.phase == "idle":
-            version = _version(
-                rotation.newest(secret) + 1, make(definitions[name], signer_of(document, definitions[name])), now
-            )
-            secret = rotation.begin(secret, version, emergency)
+    for name in sorted(existing.intersection(names or due)):
+        if document.secrets[name].phase == "idle":
+            document, unmade = _begin(document, definitions[name], emergency, make, now)
+            faults += unmade
         elif emergency:
-            secret = rotation.hurry(secret)
-        document = document.with_secret(name, secret)
-    return document
+            document = document.with_secret(name, rotation.hurry(document.secrets[name]))
+    return document, faults
+
+
+def begin_again(
+    document: Document, definitions: Mapping[str, Definition], make: Maker, now: int
+) -> tuple[Document, list[str]]:
+    """Replace what an emergency found on its way into use, when its rotation is over; returns as begin_rotations."""
+    faults: list[str] = []
+    for name in sorted(document.secrets):
+        if name in definitions and rotation.is_distrusted(document.secrets[name]):
+            document, unmade = _begin(document, definitions[name], True, make, now)
+            faults += unmade
+    return document, faults
+
+
+def _begin(
+    document: Document, definition: Definition, emergency: bool, make: Maker, now: int
+) -> tuple[Document, list[str]]:
+    secret = document.secrets[definition.name]
+    try:
+        made = make(definition, signer_of(document, definition))
+    except StoreError as fault:
+        return document, [f"{definition.name}: {fault}"]
+    version = _version(rotation.newest(secret) + 1, made, now)
+    begun = rotation.begin(secret, version, emergency or rotation.is_distrusted(secret))
+    return document.with_secret(definition.name, begun), []
+
+
+def _authorities_first(item: tuple[str, Definition]) -> bool:
+    return item[1].signer is not None
 
 
 def work(
@@ -162,7 +200,8 @@ def _consumer_ids(hosts: Mapping[str, Sequence[str]]) -> list[str]:
 
 
 def _version(number: int, made: Made, now: int) -> Version:
-    return Version(number=number, created=now, value=made.value, expires=made.expires)
+    created = now if made.created is None else made.created
+    return Version(number=number, created=created, value=made.value, expires=made.expires)
 
 
 def _some(names: Iterable[str]) -> str:
@@ -173,4 +212,6 @@ def describe(secret: Secret) -> str:
     """Say in one line where a secret stands, without a value: what a diff shows."""
     versions = ", ".join(f"{role} {version.number}" for role, version in secret.versions().items())
     extra = "".join(f", shown by {name}" for name in sorted(secret.confirmed))
-    return f"{secret.kind}, {secret.phase}{' in an emergency' if secret.emergency else ''}, {versions}{extra}"
+    urgency = " in an emergency" if secret.emergency else ""
+    urgency += ", with another one to follow" if rotation.newest(secret) <= secret.distrusted else ""
+    return f"{secret.kind}, {secret.phase}{urgency}, {versions}{extra}"

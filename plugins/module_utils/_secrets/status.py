@@ -11,7 +11,7 @@ from ansible_collections.gpufleet.metal.plugins.module_utils._secrets.authoritie
 from ansible_collections.gpufleet.metal.plugins.module_utils._secrets.definitions import Definition
 from ansible_collections.gpufleet.metal.plugins.module_utils._secrets.document import Document, Secret
 from ansible_collections.gpufleet.metal.plugins.module_utils._secrets.kinds import DAY, due_at
-from ansible_collections.gpufleet.metal.plugins.module_utils._secrets.rotation import show_time
+from ansible_collections.gpufleet.metal.plugins.module_utils._secrets.rotation import is_distrusted, show_time
 
 
 @dataclass(frozen=True)
@@ -57,6 +57,9 @@ def _describe(document: Document, name: str, definition: Definition | None, now:
     orphan = definition is not None and outlived(document, definition)
     if definition is not None and orphan:
         due_time = min(due_time, document.secrets[definition.signer or ""].current.created)
+    leaked = is_distrusted(secret)
+    if leaked:
+        due_time = min(due_time, secret.since)
     due = now >= due_time and secret.phase == "idle"
     allowed = _allowed_seconds(secret, definition)
     stuck = secret.phase != "idle" and definition is not None and now >= secret.since + allowed
@@ -69,6 +72,7 @@ def _describe(document: Document, name: str, definition: Definition | None, now:
         )
     elif due:
         reason = f", because {definition.signer} was replaced" if orphan else ""
+        reason = ", because it was in use when an emergency was declared" if leaked else reason
         why = f"it is due{reason}: run gpufleet.metal.rotate_secrets"
     else:
         why = ""

@@ -130,6 +130,10 @@ def test_rewrapping(made: Path) -> None:
         run(secret_store, made)
     new = {"path": "s.json", "key": {"file": "new.key"}}
     assert run(secret_store, made, store=new, **options)["changed"] is False
+    # As a run that was killed leaves it, and as the inventory still says: nothing is left to do, for these recipients.
+    assert run(secret_store, made, **options)["changed"] is False
+    with pytest.raises(AnsibleActionFail, match="is not sealed for the key from"):
+        run(secret_store, made, **{**options, "recipients": []})
     after = open_store(new, Controller(DataLoader(), None, {"inventory_dir": str(made)})).read()
     assert after.secrets == before.secrets
 

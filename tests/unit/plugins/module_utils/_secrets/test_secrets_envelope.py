@@ -10,8 +10,9 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -36,6 +37,7 @@ from ansible_collections.gpufleet.metal.tests.unit.plugins.module_utils._secrets
 DOCUMENT = document().with_secret("other_key", secret(current=version(1, value="another")))
 SEALED = seal(DOCUMENT, [key().public_key()], key())
 NAMES = st.from_regex(r"[a-z][a-z0-9_]{0,8}", fullmatch=True)
+OAEP = padding.OAEP(padding.MGF1(hashes.SHA256()), hashes.SHA256(), None)
 VALUES = st.dictionaries(st.text(max_size=8), st.text(max_size=40), min_size=1, max_size=3)
 
 
@@ -251,6 +253,25 @@ def test_a_whole_new_file_is_not_believed() -> None:
     assert unseal(forged, key(), "secrets.json", "the first key", believed)[0] == DOCUMENT
     with pytest.raises(StoreError, match=f"its signature is not that of {theirs}"):
         unseal(edited(sign_by_another), key(), "secrets.json", "the first key", believed)
+
+
+@pytest.mark.parametrize(
+    "plain",
+    [{}, {"secrets": []}, {"secrets": {"api_key": {"versions": {"current": {}}}}}, {"secrets": {"api_key": 7}}, 7],
+)
+def test_a_forged_index_is_named(plain: Any) -> None:
+    """A public key is enough to make one that opens, in any form; who wrote it is looked at last."""
+
+    def forge(outer: dict[str, Any]) -> None:
+        wrapped = base64.b64decode(outer["recipients"][key_id(key().public_key())]["wrapped"])
+        header = {name: outer[name] for name in ("format", "data_key", "recipients")}
+        layout = json.dumps(header, indent=1, sort_keys=True).encode() + b"\n"
+        sealed = AESGCM(key().decrypt(wrapped, OAEP)).encrypt(bytes(12), json.dumps(plain).encode(), layout)
+        outer["index"] = base64.b64encode(bytes(12) + sealed).decode()
+
+    with pytest.raises(StoreError) as caught:
+        opened(edited(forge))
+    assert str(caught.value) == f"secrets.json was altered: its index is in no form that is written: {RESTORE}"
 
 
 def test_nothing_is_readable_but_names() -> None:

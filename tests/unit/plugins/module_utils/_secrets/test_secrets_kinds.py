@@ -113,12 +113,12 @@ def test_defaults_are_strong() -> None:
     assert KINDS["rsa_key"].options == {"bits": 3072}
 
 
-def authority(place: Path, days: int = 3650) -> dict[str, str]:
-    """Write an authority as roles/pki makes it and return the options that name it."""
-    key = ec.generate_private_key(ec.SECP256R1())
+def authority(place: Path, days: int = 3650, key: Any = None, names_its_key: bool = True) -> dict[str, str]:
+    """Write an authority, by default as roles/pki makes it, and return the options that name it."""
+    key = key or ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "gpufleet internal CA")])
     begin = datetime.fromtimestamp(NOW - 3600, UTC)
-    certificate = (
+    builder = (
         x509.CertificateBuilder()
         .subject_name(name)
         .issuer_name(name)
@@ -127,9 +127,11 @@ def authority(place: Path, days: int = 3650) -> dict[str, str]:
         .not_valid_before(begin)
         .not_valid_after(begin + timedelta(days=days))
         .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
-        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
-        .sign(key, hashes.SHA256())
     )
+    if names_its_key:
+        identifier = x509.SubjectKeyIdentifier.from_public_key(key.public_key())
+        builder = builder.add_extension(identifier, critical=False)
+    certificate = builder.sign(key, None if isinstance(key, ed25519.Ed25519PrivateKey) else hashes.SHA256())
     place.mkdir(exist_ok=True)
     (place / "ca.crt").write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
     with open(os.open(place / "ca.key", os.O_WRONLY | os.O_CREAT, 0o600), "wb") as stream:
@@ -160,6 +162,20 @@ def test_a_certificate_of_the_internal_authority(tmp_path: Path) -> None:
     assert leaf.not_valid_before_utc.timestamp() == NOW - 600
     assert issued.expires == leaf.not_valid_after_utc.timestamp() == NOW - 600 + 90 * 86400
     assert issued.value["serial"] == f"{leaf.serial_number:x}"
+
+
+@pytest.mark.parametrize("names_its_key", [True, False])
+@pytest.mark.parametrize(
+    "key", [ed25519.Ed25519PrivateKey.generate(), rsa.generate_private_key(65537, 2048)], ids=["Ed25519", "RSA"]
+)
+def test_an_authority_of_another_kind(tmp_path: Path, key: Any, names_its_key: bool) -> None:
+    """The operator's own need not be as the collection makes one."""
+    paths = authority(tmp_path, key=key, names_its_key=names_its_key)
+    leaf = x509.load_pem_x509_certificate(made("certificate", common_name="x", **paths).value["certificate"].encode())
+    leaf.verify_directly_issued_by(x509.load_pem_x509_certificate((tmp_path / "ca.crt").read_bytes()))
+    assert leaf.extensions.get_extension_for_class(x509.AuthorityKeyIdentifier).value.key_identifier == (
+        x509.SubjectKeyIdentifier.from_public_key(key.public_key()).digest
+    )
 
 
 def test_a_certificate_of_an_authority_in_the_store() -> None:
@@ -234,7 +250,10 @@ def test_the_authority_in_use_becomes_the_first_one(tmp_path: Path) -> None:
     """Whoever trusts it goes on doing so; the next one is new. Without its key it is no use."""
     paths = authority(tmp_path)
     options = check_options("authority", paths, "x")
-    value = first("authority", options, NOW).value
+    adopted = first("authority", options, NOW)
+    value = adopted.value
+    begin = x509.load_pem_x509_certificate(value["certificate"].encode()).not_valid_before_utc
+    assert adopted.created == begin.timestamp() < NOW
     assert value["certificate"] == (tmp_path / "ca.crt").read_text()
     assert value["private_key"] == (tmp_path / "ca.key").read_text()
     assert make("authority", options, NOW).value["certificate"] != value["certificate"]

@@ -67,7 +67,7 @@ def test_a_whole_rotation(staging: Secret) -> None:
 
 
 def test_an_emergency_waits_for_consumers_only(staging: Secret) -> None:
-    """Also when it is declared while the rotation is under way; it ends with it."""
+    """Also when it is declared while the rotation is under way; it ends with it, and what was found is not trusted."""
     secret = rotation.hurry(staging)
     assert step(secret, 2001, "door@gw-1")[1] == Waiting("staging", ("door@gw-2",))
     for phase in ("promoted", "retiring", "idle"):
@@ -75,6 +75,15 @@ def test_an_emergency_waits_for_consumers_only(staging: Secret) -> None:
         assert (secret.phase, waiting) == (phase, None)
     assert not secret.emergency
     assert rotation.hurry(secret) == secret
+    assert (secret.distrusted, rotation.is_distrusted(secret)) == (2, True)
+    again = rotation.begin(secret, version(3, 3000), True)
+    assert (again.distrusted, rotation.is_distrusted(again)) == (0, False)
+
+
+def test_an_emergencys_own_rotation_is_not_followed_by_another(staging: Secret) -> None:
+    """To run it again is to go on with it."""
+    own = rotation.begin(rotation.create("token", version(1, 1000)), version(2, 2000), True)
+    assert rotation.hurry(own) == own
 
 
 def test_a_consumer_that_fails_later_postpones_again(staging: Secret) -> None:
@@ -128,6 +137,7 @@ class Fleet:
     secret: Secret
     now: int = 5000
     made: int = 1
+    leaked: int = 0
     accepts: dict[str, set[int]] = field(default_factory=lambda: {host: {1} for host in HOSTS})
     sends: dict[str, int] = field(default_factory=lambda: dict.fromkeys(HOSTS, 1))
     unrecorded: list[tuple[str, int, str]] = field(default_factory=list)
@@ -138,6 +148,8 @@ class Fleet:
             self.made += 1
             self.secret = rotation.begin(self.secret, version(rotation.newest(self.secret) + 1, self.now), emergency)
         elif emergency:
+            # Run again, the emergency goes on with what it has begun.
+            self.leaked = self.leaked if self.secret.emergency else rotation.newest(self.secret)
             self.secret = rotation.hurry(self.secret)
 
     def configure(self, host: str, half: bool) -> None:
@@ -156,6 +168,8 @@ class Fleet:
     def advance(self) -> None:
         """Go on."""
         self.secret = rotation.advance(self.secret, HOSTS, SETTLE, OVERLAP, self.now)[0]
+        if rotation.is_distrusted(self.secret):
+            self.begin(True)
 
     def check(self) -> None:
         """Every host accepts what every host sends, and the store knows every value in use."""
@@ -186,9 +200,9 @@ def play(fleet: Fleet, events: list[tuple[object, ...]]) -> None:
 
 
 def finish(fleet: Fleet) -> None:
-    """Run to the end without a kill: three rounds, with the waiting between them."""
+    """Run to the end without a kill: three rounds for each rotation, with the waiting between them."""
     fleet.unrecorded.clear()
-    for __ in range(3):
+    for __ in range(6):
         for host in HOSTS:
             fleet.configure(host, False)
             fleet.check()
@@ -208,6 +222,7 @@ def test_consumers_always_accept_what_users_send(events: list[tuple[object, ...]
     play(fleet, events)
     finish(fleet)
     assert (fleet.secret.phase, fleet.secret.current.number) == ("idle", fleet.made)
+    assert fleet.leaked < fleet.made, "nothing that an emergency found is in use"
     assert fleet.accepts == {host: {fleet.made} for host in HOSTS}
     assert fleet.sends == dict.fromkeys(HOSTS, fleet.made)
 

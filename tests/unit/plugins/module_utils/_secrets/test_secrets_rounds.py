@@ -10,7 +10,7 @@ import pytest
 from ansible_collections.gpufleet.metal.plugins.module_utils._errors import InvalidInputError
 from ansible_collections.gpufleet.metal.plugins.module_utils._secrets import kinds, rounds
 from ansible_collections.gpufleet.metal.plugins.module_utils._secrets.definitions import Definition, read_definitions
-from ansible_collections.gpufleet.metal.plugins.module_utils._secrets.document import Document
+from ansible_collections.gpufleet.metal.plugins.module_utils._secrets.document import Document, StoreError
 from ansible_collections.gpufleet.metal.plugins.module_utils._secrets.kinds import DAY, Authority, Made, signed_by
 from ansible_collections.gpufleet.metal.plugins.module_utils._secrets.rounds import Shown
 from ansible_collections.gpufleet.metal.plugins.module_utils._secrets.status import status_of
@@ -47,8 +47,10 @@ def document() -> Document:
 
 
 def begin(document: Document, now: int, *names: str, emergency: bool = False) -> Document:
-    """Begin."""
-    return rounds.begin_rotations(document, DEFINITIONS, names, emergency, in_use, make, now)
+    """Begin, which nothing keeps from any."""
+    begun, unmade = rounds.begin_rotations(document, DEFINITIONS, names, emergency, in_use, make, now)
+    assert unmade == []
+    return begun
 
 
 def phases(document: Document) -> dict[str, str]:
@@ -103,6 +105,34 @@ def test_an_emergency_is_remembered(document: Document) -> None:
     begun = begin(begin(document, T0 + 9, "api_key"), T0 + 10, "api_key", emergency=True)
     assert begun.secrets["api_key"].emergency
     assert begin(begun, T0 + 11, "api_key").secrets["api_key"].emergency
+
+
+def test_what_an_emergency_found_on_its_way_into_use_is_replaced_too(document: Document) -> None:
+    """In the same run, as soon as its rotation is over; and what it found due is nobody else's business."""
+    document, __ = rounds.advance_all(
+        begun := begin(document, T0, "api_key"), DEFINITIONS, HOSTS, shown(begun, *EVERYWHERE[:2]), T0
+    )
+    document = begin(document, T0 + 9, "api_key", emergency=True)
+    assert rounds.describe(document.secrets["api_key"]).startswith(
+        "token, promoted in an emergency, with another one to follow, current 2, previous 1"
+    )
+    for phase in ("retiring", "idle"):
+        document, __ = rounds.advance_all(document, DEFINITIONS, HOSTS, shown(document, *EVERYWHERE[:2]), T0 + 9)
+        assert document.secrets["api_key"].phase == phase
+        if phase == "retiring":
+            assert rounds.begin_again(document, DEFINITIONS, make, T0 + 9) == (document, [])
+    status = status_of(document, DEFINITIONS, T0 + 9)[0]
+    assert (status.due, status.due_at) == (True, T0 + 9)
+    assert status.why == (
+        "it is due, because it was in use when an emergency was declared: run gpufleet.metal.rotate_secrets"
+    )
+    again, unmade = rounds.begin_again(document, DEFINITIONS, make, T0 + 9)
+    secret = again.secrets["api_key"]
+    assert (unmade, secret.phase, secret.emergency, secret.distrusted) == ([], "staging", True, 0)
+    assert secret.next is not None
+    assert secret.next.number == 3
+    # Also by a run that does not know of the emergency, if this one ended here.
+    assert begin(document, T0 + 9).secrets["api_key"] == secret
 
 
 @pytest.mark.parametrize(
@@ -195,7 +225,8 @@ def real(definition: Definition, authority: Authority) -> Made:
 
 def begun_and_shown(document: Document, now: int, *names: str) -> tuple[Document, dict[str, str]]:
     """Begin what is named or due, and let every consumer show what is wanted until nothing goes on any more."""
-    document = rounds.begin_rotations(document, SIGNED, names, False, real, real, now)
+    document, unmade = rounds.begin_rotations(document, SIGNED, names, False, real, real, now)
+    assert unmade == []
     while True:
         shown = [
             Shown(entry["secret"], entry["phase"], entry["version"], entry["consumer"], host, True)
@@ -247,12 +278,50 @@ def test_a_certificate_whose_authority_was_replaced_is_due() -> None:
     assert not any(status.due for status in status_of(last, SIGNED, T0 + 2 * DAY))
 
 
+def test_what_can_not_be_made_keeps_nothing_else() -> None:
+    """A certificate that would outlive its authority waits for the next one, which is due in the same run."""
+    definitions = read_definitions(
+        {
+            "ca": {"kind": "authority", "options": {"days": 365}},
+            "leaf": {"kind": "certificate", "options": {"common_name": "gw-1", "ca_secret": "ca"}},
+            "api_key": {"kind": "token"},
+        }
+    )
+    late = T0 + 300 * DAY
+
+    def later(definition: Definition, authority: Authority) -> Made:
+        return kinds.make(definition.kind, definition.options, late, authority)
+
+    made = rounds.create_missing(Document(), definitions, real, T0)
+    begun, unmade = rounds.begin_rotations(made, definitions, [], False, later, later, late)
+    assert phases(begun) == {"api_key": "staging", "ca": "staging", "leaf": "idle"}
+    assert unmade == [
+        "leaf: the authority ca in the store ends on 1971-01-12, before a certificate of 90 days would: make a new "
+        "authority first"
+    ]
+
+
+def test_a_certificate_is_not_made_without_its_authority() -> None:
+    """Another authority's, from a file, would do for nobody."""
+
+    def lost(definition: Definition, authority: Authority) -> Made:
+        if definition.kind == "authority":
+            raise StoreError("ca.key does not exist")
+        return real(definition, authority)
+
+    made, unmade = rounds.begin_rotations(Document(), SIGNED, [], False, lost, lost, T0)
+    assert (phases(made), unmade) == (
+        {},
+        ["ca: ca.key does not exist", "leaf: its authority ca is not in the store"],
+    )
+
+
 def test_check_mode_makes_nothing_and_judges_nothing() -> None:
     """There is no certificate to look into."""
 
     def nothing(definition: Definition, authority: Authority) -> Made:
         return Made({})
 
-    made = rounds.begin_rotations(Document(), SIGNED, [], False, nothing, nothing, T0)
+    made, __ = rounds.begin_rotations(Document(), SIGNED, [], False, nothing, nothing, T0)
     assert phases(made) == {"ca": "idle", "leaf": "idle"}
     assert not any(status.due for status in status_of(made, SIGNED, T0))

@@ -6,7 +6,7 @@ from __future__ import annotations
 import pytest
 
 from ansible_collections.gpufleet.metal.plugins.module_utils._secrets.definitions import read_definitions
-from ansible_collections.gpufleet.metal.plugins.module_utils._secrets.document import Document
+from ansible_collections.gpufleet.metal.plugins.module_utils._secrets.document import Document, StoreError
 from ansible_collections.gpufleet.metal.plugins.module_utils._secrets.kinds import DAY, due_at
 from ansible_collections.gpufleet.metal.plugins.module_utils._secrets.status import as_metrics, as_table, status_of
 from ansible_collections.gpufleet.metal.tests.unit.plugins.module_utils._secrets.samples import (
@@ -32,6 +32,14 @@ HOUR = 3600
 def test_when_a_version_is_due(kind: str, expires: int | None, max_age_days: int | None, due: int) -> None:
     """By the kind, by the inventory, or by the certificate's own life, whichever is first."""
     assert due_at(kind, 0, expires, max_age_days) == due
+
+
+def test_a_kind_that_a_newer_version_added() -> None:
+    """Named, with what helps."""
+    with pytest.raises(
+        StoreError, match=r"^the store holds a secret of kind 'ssh_key', .*: use a newer gpufleet\.metal$"
+    ):
+        status_of(Document(1, {"key": secret(kind="ssh_key")}), {}, 0)
 
 
 def test_due_and_not() -> None:

@@ -75,9 +75,10 @@ options:
     default: 120
   patience_seconds:
     description:
-      - How long an API server that does not answer is asked again, before that is taken for an answer.
+      - How long an API server that does not answer is asked again, before that is taken for an answer. While one
+        restarts, or an address that several share moves, the credentials may lead to none for some seconds.
     type: int
-    default: 0
+    default: 8
   drain_seconds:
     description:
       - How long the pods may take to end.
@@ -116,7 +117,7 @@ answer:
   type: str
   returned: success
 offer:
-  description: Token, certificate key and the digest of the authority, null where no cluster answers. Secret.
+  description: Token, certificate key and the digest of the authority, null where there is no cluster. Secret.
   type: dict
   returned: when O(state=present)
 done:
@@ -150,7 +151,7 @@ def argument_spec() -> dict[str, Any]:
         "token_id": {"type": "str", "no_log": False},
         "approve": {"type": "bool", "default": False},
         "deadline_seconds": {"type": "int", "default": 120},
-        "patience_seconds": {"type": "int", "default": 0},
+        "patience_seconds": {"type": "int", "default": 8},
         "drain_seconds": {"type": "int", "default": 600},
     }
 
@@ -160,7 +161,7 @@ def offer(maker: Offer, options: dict[str, Any], check_mode: bool) -> dict[str, 
     state, node = options["state"], options["node_name"]
     seen = maker.state(options["patience_seconds"])
     result: dict[str, Any] = {"changed": False, **seen, "offer": None, "done": []}
-    if check_mode or state == "seen" or (not seen["answers"] and state in ("present", "absent")):
+    if check_mode or state == "seen" or (not seen["cluster"] and state in ("present", "absent")):
         return result
     if not seen["answers"]:
         raise FleetError(f"the API server of this control plane answers {seen['answer']}, wanted ok: nothing was done")

@@ -23,6 +23,7 @@ from typing import Any
 from ansible_collections.gpufleet.metal.plugins.module_utils._errors import FleetError
 from ansible_collections.gpufleet.metal.plugins.module_utils._kubernetes import certificates, members
 from ansible_collections.gpufleet.metal.plugins.module_utils._kubernetes.host import (
+    API_PORT,
     CRI_SOCKET,
     KUBELET_PORT,
     KUBERNETES,
@@ -120,7 +121,8 @@ class Renewal:
             etcd = members.Members(members.client_context(self.host.path))
             answer = etcd.health(etcd.server)
         elif component == "kube-apiserver":
-            answer = self.host.readyz()
+            # This host's own: the credentials name the address that all control planes share.
+            answer = get(API_PORT, "/readyz", tls=True)
         else:
             answer = get(_HEALTH[component], "/healthz", tls=True)
         return None if answer == "ok" else f"it answers {answer}"
@@ -160,9 +162,9 @@ class Renewal:
         for component in COMPONENTS:
             self._restart(component)
             done.append(f"started {component} anew")
-        faults = self.faults()
-        if faults:
-            raise FleetError("; ".join(faults))
+        fault = wait_for(lambda: "; ".join(self.faults()) or None, self.deadline_seconds)
+        if fault:
+            raise FleetError(fault)
         os.unlink(mark)
         return done
 

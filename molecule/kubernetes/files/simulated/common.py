@@ -19,6 +19,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -229,6 +230,18 @@ def ask(
     return json.loads(text) if body is not None else text
 
 
+def patiently(action: Callable[[], Any], seconds: float) -> Any:
+    """Do something again, for so long, while no API server answers."""
+    end = time.monotonic() + seconds
+    while True:
+        try:
+            return action()
+        except UnreachableError:
+            if time.monotonic() > end:
+                raise
+            time.sleep(0.5)
+
+
 class Client:
     """Calls with the credentials of a kubeconfig."""
 
@@ -252,14 +265,8 @@ class Client:
 
     def call(self, operation: str, **arguments: Any) -> Any:
         """Do something."""
-        end = time.monotonic() + self.patience
-        while True:
-            try:
-                return ask(connect(self.server, self.context), {"operation": operation, **arguments}, "/simulated")
-            except UnreachableError:
-                if time.monotonic() > end:
-                    raise
-                time.sleep(0.5)
+        document = {"operation": operation, **arguments}
+        return patiently(lambda: ask(connect(self.server, self.context), document, "/simulated"), self.patience)
 
     def answers(self) -> bool:
         """Whether the API server takes a request."""

@@ -369,11 +369,10 @@ def join(argv: list[str]) -> None:
     plane = document.get("controlPlane")
     preflight(plane is not None, None, registration.get("ignorePreflightErrors", []))
     server = f"https://{told['apiServerEndpoint']}"
+    # The real one waits for cluster-info for minutes, and repeats what it reads.
     authority = str(
-        common.ask(
-            common.connect(server, ssl._create_unverified_context()),
-            None,
-            CLUSTER_INFO,
+        common.patiently(
+            lambda: common.ask(common.connect(server, ssl._create_unverified_context()), None, CLUSTER_INFO), 30
         )
     )
     if common.authority_hash(authority) not in told["caCertHashes"]:
@@ -382,9 +381,10 @@ def join(argv: list[str]) -> None:
         )
 
     def call(operation: str, **arguments: Any) -> Any:
-        context = ssl.create_default_context(cadata=authority)
-        return common.ask(
-            common.connect(server, context), {"operation": operation, **arguments}, "/simulated", told["token"]
+        context, asked = ssl.create_default_context(cadata=authority), {"operation": operation, **arguments}
+        patience = 30 if operation.startswith("fetch_") else 0
+        return common.patiently(
+            lambda: common.ask(common.connect(server, context), asked, "/simulated", told["token"]), patience
         )
 
     config = call("fetch_config")

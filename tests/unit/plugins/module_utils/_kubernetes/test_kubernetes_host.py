@@ -371,8 +371,19 @@ def test_a_silent_cluster_is_one(programs: Programs, plane: hosts.Offer) -> None
         "",
         "connection refused",
     )
-    result = offer(plane, WANTED, check_mode=False)
+    result = offer(plane, {**WANTED, "state": "seen"}, check_mode=False)
     assert (result["cluster"], result["answers"], result["answer"]) == (True, False, "connection refused")
+
+
+@pytest.mark.parametrize("state", ["present", "absent", "drained", "removed"])
+def test_a_silent_cluster_gives_and_takes_nothing(programs: Programs, plane: hosts.Offer, state: str) -> None:
+    """A token that could not be taken back is no success."""
+    asked = "kubectl --kubeconfig /etc/kubernetes/admin.conf get --raw /readyz"
+    programs.answers[asked] = (1, "", "connection refused")
+    with pytest.raises(
+        FleetError, match=r"^the API server of this control plane answers connection refused, wanted ok"
+    ):
+        offer(plane, {**WANTED, "state": state, "token_id": "abcdef"}, check_mode=False)
 
 
 def test_a_host_without_a_cluster_says_so(host: hosts.Host) -> None:

@@ -82,9 +82,6 @@ class Machine:
                 self.containers[name] = f"{name}-{int(argv[-1].rpartition('-')[2]) + 1}"
         if line == "kubeadm certs renew all":
             self.sign(NOW, 365)
-        if "get --raw /readyz" in line:
-            self.calls.pop()
-            return 0, "ok", ""
         return 0, "", ""
 
     def shown(self, port: int, address: str) -> str | None:
@@ -163,6 +160,16 @@ def test_each_component_starts_anew_in_its_order(machine: Machine, mine: renewal
     assert machine.mark() is None
     assert not act(mine, "renew")["changed"]
     assert act(mine, "renew", now=True)["changed"]
+
+
+def test_the_api_server_of_this_host_answers(
+    machine: Machine, mine: renewal.Renewal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not any that the cluster's address leads to."""
+    answers = {10257: "ok", 10259: "ok", 6443: "[Errno 111] Connection refused"}
+    monkeypatch.setattr(renewal, "get", lambda port, path, tls: answers[port])
+    with pytest.raises(FleetError, match=r"^kube-apiserver with its new certificates: it answers \[Errno 111\]"):
+        act(mine, "renew", now=True)
 
 
 def test_a_renewal_that_was_killed_goes_on(machine: Machine, mine: renewal.Renewal) -> None:

@@ -379,7 +379,7 @@ def proof_faults(state: Mapping[str, Any], wanted: str, kernel_module: str | Non
     if cuda["message"]:
         faults.append(f"CUDA does not start: {cuda['message']}")
     elif cuda["status"] != 0:
-        hint = " (system not yet initialized: Fabric Manager does not run)" if cuda["status"] == 802 else ""
+        hint = " (system not yet initialized: see nvidia-fabricmanager)" if cuda["status"] == 802 else ""
         faults.append(f"CUDA does not start: cuInit returned {cuda['status']}{hint}")
     if smi["message"]:
         faults.append(smi["message"])
@@ -390,6 +390,18 @@ def proof_faults(state: Mapping[str, Any], wanted: str, kernel_module: str | Non
     if apart:
         faults.append(f"the fabric is {', '.join(apart)}, wanted Completed/Success on every GPU")
     return faults
+
+
+def is_settling(state: Mapping[str, Any]) -> bool:
+    """Tell whether a running Fabric Manager (or IMEX) has not brought all GPUs into their fabric yet.
+
+    It registers them after it has started, and until then CUDA answers 802 and the driver shows Not Started or In
+    Progress. ``state`` is what :func:`proof_faults` takes.
+    """
+    units, fabric = state["units"], state["smi"]["fabric"]
+    manages = any(units.get(name, {}).get("running", False) for name in ("nvidia-fabricmanager", "nvidia-imex"))
+    apart = any(value.split("/")[0] in ("Not Started", "In Progress") for value in fabric.values())
+    return manages and (apart or state["cuda"]["status"] == 802)
 
 
 def dnf_stream(system: Mapping[str, Any], branch: int, kernel_module: str) -> str | None:

@@ -25,6 +25,12 @@ options:
       - How long CUDA may take to start, and C(nvidia-smi) to answer. A broken driver can hang for ever.
     type: int
     default: 60
+  settle_seconds:
+    description:
+      - With O(prove), how long to ask again while a Fabric Manager that runs has not brought all GPUs into their
+        fabric. It begins with that after it has started.
+    type: int
+    default: 0
   root:
     description:
       - Directory below which files are read. Only tests change it.
@@ -109,6 +115,7 @@ smi:
 """
 
 import sys
+import time
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
@@ -134,6 +141,7 @@ def main() -> None:
         argument_spec={
             "prove": {"type": "bool", "default": False},
             "deadline_seconds": {"type": "int", "default": 60},
+            "settle_seconds": {"type": "int", "default": 0},
             "root": {"type": "path", "default": "/"},
             "boot_id_path": {"type": "path", "default": "/proc/sys/kernel/random/boot_id"},
         },
@@ -143,7 +151,11 @@ def main() -> None:
     try:
         state = reader.read()
         if module.params["prove"]:
+            end = time.monotonic() + module.params["settle_seconds"]
             state.update(proof(module.params["deadline_seconds"]))
+            while _driver_state.is_settling(state) and time.monotonic() < end:
+                time.sleep(5)
+                state.update(proof(module.params["deadline_seconds"]))
     except FleetError as error:
         module.fail_json(msg=str(error))
     else:

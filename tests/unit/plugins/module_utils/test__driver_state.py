@@ -246,7 +246,7 @@ SMI = found()["smi"]
         (
             found(cuda={**CUDA, "status": 802}),
             "580",
-            ["CUDA does not start: cuInit returned 802 (system not yet initialized: Fabric Manager does not run)"],
+            ["CUDA does not start: cuInit returned 802 (system not yet initialized: see nvidia-fabricmanager)"],
         ),
         (found(cuda={**CUDA, "status": 3}), "580", ["CUDA does not start: cuInit returned 3"]),
         (
@@ -265,6 +265,30 @@ SMI = found()["smi"]
 )
 def test_proof_faults(host: dict[str, Any], wanted: str, faults: list[str]) -> None:
     assert state.proof_faults(host, wanted, "open", 8) == faults
+
+
+MANAGED = {"nvidia-fabricmanager": {"exists": True, "running": True}}
+
+
+@pytest.mark.parametrize(
+    ("host", "settling"),
+    [
+        (found(units=MANAGED, cuda={**CUDA, "status": 802}), True),
+        (found(units=MANAGED, smi={**SMI, "fabric": {"a": "Completed/Success", "b": "In Progress/N/A"}}), True),
+        (found(units=MANAGED, smi={**SMI, "fabric": {"a": "Not Started/N/A"}}), True),
+        (found(units=MANAGED), False),
+        # It will not come by itself.
+        (
+            found(units={"nvidia-fabricmanager": {"exists": True, "running": False}}, cuda={**CUDA, "status": 802}),
+            False,
+        ),
+        (found(units={}, cuda={**CUDA, "status": 802}), False),
+        (found(units=MANAGED, cuda={**CUDA, "status": 3}), False),
+        (found(units=MANAGED, smi={**SMI, "fabric": {"a": "Completed/Insufficient Resources"}}), False),
+    ],
+)
+def test_a_fabric_that_is_being_set_up_is_waited_for(host: dict[str, Any], settling: bool) -> None:
+    assert state.is_settling(host) == settling
 
 
 def test_a_rollback_compares_neither_kind_nor_count() -> None:

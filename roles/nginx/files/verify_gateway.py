@@ -18,6 +18,7 @@ import socket
 import ssl
 import subprocess
 import sys
+import time
 from typing import Any
 
 LOOPBACK = {"0.0.0.0": "127.0.0.1", "[::]": "::1"}
@@ -98,6 +99,18 @@ def first_certificate(path: str) -> str:
     return ssl.DER_cert_to_PEM_cert(ssl.PEM_cert_to_DER_cert(first))
 
 
+def agent_status(agent: str, seconds: float = 15) -> dict[str, Any]:
+    """Return what the agent says, once NGINX serves what lies on the disk: it reloads when engines come and go."""
+    until = time.monotonic() + seconds
+    while True:
+        status, text = command(agent, "status")
+        found: dict[str, Any] = json.loads(text) if status == 0 else {"fault": text}
+        settled = found.get("build_served") == found.get("build_on_disk") or found.get("nginx_pid") is None
+        if settled or time.monotonic() > until:
+            return found
+        time.sleep(0.5)
+
+
 def main(words: list[str]) -> None:
     """Gather and print."""
     addresses, port, name, certificate, nginx, agent = reachable(words[0]), int(words[1]), *words[2:6]
@@ -106,14 +119,13 @@ def main(words: list[str]) -> None:
     status, text = command(nginx, "-t", "-q")
     modern = handshake(address, port, name, ssl.TLSVersion.TLSv1_3)
     served = modern.pop("certificate", None)
-    agent_status, agent_text = command(agent, "status")
     print(
         json.dumps(
             {
                 "configuration": {"accepted": status == 0, "output": text},
                 "nginx": command("systemctl", "is-active", "nginx.service")[1],
                 "agent": command("systemctl", "is-active", "gpufleet-probe.service")[1],
-                "agent_status": json.loads(agent_text) if agent_status == 0 else {"fault": agent_text},
+                "agent_status": agent_status(agent),
                 "tls12": handshake(address, port, name, ssl.TLSVersion.TLSv1_2),
                 "tls13": modern,
                 "silent": {other: seen["fault"] for other, seen in others.items() if not seen["accepted"]},

@@ -11,9 +11,13 @@ import json
 import os
 import sys
 import time
+import urllib.error
 import urllib.parse
 import urllib.request
 from typing import Any
+
+#: A large database is read back after a start for minutes, in which Prometheus listens and knows nothing.
+READY_SECONDS = 600
 
 
 class Prometheus:
@@ -27,6 +31,18 @@ class Prometheus:
         with urllib.request.urlopen(self.base + path, timeout=10) as answer:
             found: str = answer.read().decode()
         return found
+
+    def await_ready(self, seconds: float = READY_SECONDS) -> None:
+        """Wait while it says that it is not ready yet, as one that is being started does."""
+        until = time.monotonic() + seconds
+        while True:
+            try:
+                self.text("/-/ready")
+                return
+            except urllib.error.HTTPError as refused:
+                if refused.code != 503 or time.monotonic() > until:
+                    raise
+            time.sleep(0.5)
 
     def targets(self) -> list[dict[str, str]]:
         """Return whom it asks, and how they were at the last time."""
@@ -63,6 +79,7 @@ def proof(question: dict[str, Any]) -> dict[str, Any]:
     """Ask Prometheus about itself and its targets."""
     prometheus = Prometheus(question["address"], question["port"])
     try:
+        prometheus.await_ready()
         return {
             "fault": None,
             "configured": prometheus.configured(question["configuration"]),

@@ -201,8 +201,12 @@ def test_a_busy_engine_stays_ready_though_the_probe_waits_in_its_queue(prober: P
     before = prober.engine.metrics(engine_probe.ITERATIONS)
     engine_probe.write_state(prober.state, State(before))
 
+    asked = len(server.asked)
+
     def busy() -> None:
-        time.sleep(0.1)
+        # Between what it had done before the probe came, and what it has done when the probe gives up.
+        while len(server.asked) == asked:
+            time.sleep(0.01)
         server.iterations += 1
 
     thread = threading.Thread(target=busy)

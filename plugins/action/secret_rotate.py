@@ -100,7 +100,7 @@ class ActionModule(ActionBase):
                 shown = [rounds.Shown(**entry) for entry in arguments["shown"]]
                 after, reasons = rounds.advance_all(before, definitions, hosts, shown, now)
                 waiting.update(reasons)
-                after, unmade[:] = rounds.begin_again(after, definitions, new, now)
+                after, unmade[:] = rounds.follow_emergencies(after, definitions, new, now)
             documents[:] = [before, after]
             return after
 

@@ -33,7 +33,7 @@ options:
       - V(begin) does that too, and begins to rotate O(names), or all that are due. A rotation that is under way goes
         on as it is.
       - V(advance) records O(shown) and takes every rotation on by at most one phase. It begins those that an emergency
-        demands when the one that it found is over.
+        brings with it, when the one that it found is over, and of the certificates of an authority that leaked.
     type: str
     choices:
       - create

@@ -341,6 +341,13 @@ def _some_of(choices: tuple[str, ...]) -> _Check:
     return _Check(holds, f"a list of {' and '.join(choices)}")
 
 
+def _names(value: Any) -> bool:
+    try:
+        return isinstance(value, list) and (value == [] or normal_names(value) != [])
+    except (InvalidInputError, AttributeError):
+        return False
+
+
 def _texts(value: Any) -> bool:
     return isinstance(value, list) and all(isinstance(item, str) and item != "" for item in value)
 
@@ -356,7 +363,7 @@ _CHECKS: Mapping[str, _Check] = {
     "bits": _whole(2048, 16384),
     "curve": _Check(lambda value: value in ("P-256", "P-384"), "P-256 or P-384"),
     "common_name": _text("the name of the certificate's holder"),
-    "subject_alt_names": _Check(_texts, "a list of DNS:<host name> or IP:<address>"),
+    "subject_alt_names": _Check(_names, "a list of DNS:<host name> or IP:<address>"),
     "days": _whole(1, 825),
     "purposes": _some_of(("server", "client")),
     "ca_secret": _Check(lambda value: isinstance(value, str), "the name of a secret of kind authority"),

@@ -75,6 +75,11 @@ def begin(secret: Secret, version: Version, emergency: bool) -> Secret:
     return replace(_enter(secret, "staging", version.created), next=version, emergency=emergency, distrusted=0)
 
 
+def hasten(secret: Secret) -> Secret:
+    """Let a rotation that is under way wait for nothing but its consumers."""
+    return secret if secret.phase == "idle" else replace(secret, emergency=True)
+
+
 def hurry(secret: Secret) -> Secret:
     """Let a rotation that is under way wait for nothing but its consumers, and say that it does not end with that.
 
@@ -83,7 +88,7 @@ def hurry(secret: Secret) -> Secret:
     """
     if secret.phase == "idle" or secret.emergency:
         return secret
-    return replace(secret, emergency=True, distrusted=newest(secret))
+    return replace(hasten(secret), distrusted=newest(secret))
 
 
 def is_distrusted(secret: Secret) -> bool:

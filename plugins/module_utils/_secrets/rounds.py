@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ansible_collections.gpufleet.metal.plugins.module_utils._errors import InvalidInputError
+from ansible_collections.gpufleet.metal.plugins.module_utils._errors import FleetError, InvalidInputError
 from ansible_collections.gpufleet.metal.plugins.module_utils._secrets import rotation
 from ansible_collections.gpufleet.metal.plugins.module_utils._secrets.authorities import signed_by_another, signer_of
 from ansible_collections.gpufleet.metal.plugins.module_utils._secrets.definitions import Definition
@@ -90,7 +90,7 @@ def begin_rotations(
     for name, definition in sorted(definitions.items(), key=_authorities_first):
         try:
             document = create_missing(document, {name: definition}, first, now)
-        except StoreError as fault:
+        except FleetError as fault:
             faults.append(f"{name}: {fault}")
     due = [status.name for status in status_of(document, definitions, now) if status.due and status.defined]
     for name in sorted(existing.intersection(names or due)):
@@ -102,14 +102,26 @@ def begin_rotations(
     return document, faults
 
 
-def begin_again(
+def follow_emergencies(
     document: Document, definitions: Mapping[str, Definition], make: Maker, now: int
 ) -> tuple[Document, list[str]]:
-    """Replace what an emergency found on its way into use, when its rotation is over; returns as begin_rotations."""
+    """Begin what an emergency brings with it: see below. Returns as :func:`begin_rotations`.
+
+    What it found on its way into use is replaced when that rotation is over. Certificates of an authority that leaked
+    are replaced as soon as the next authority signs, and with no time to lose: it is trusted until they are.
+    """
     faults: list[str] = []
-    for name in sorted(document.secrets):
-        if name in definitions and rotation.is_distrusted(document.secrets[name]):
-            document, unmade = _begin(document, definitions[name], True, make, now)
+    for name in sorted(set(document.secrets).intersection(definitions)):
+        secret = document.secrets[name]
+        begun = [name] if rotation.is_distrusted(secret) else []
+        if secret.emergency and secret.phase == "promoted" and secret.kind == "authority":
+            for certificate in signed_by_another(document, definitions, name):
+                if document.secrets[certificate].phase == "idle":
+                    begun.append(certificate)
+                else:
+                    document = document.with_secret(certificate, rotation.hasten(document.secrets[certificate]))
+        for each in begun:
+            document, unmade = _begin(document, definitions[each], True, make, now)
             faults += unmade
     return document, faults
 
@@ -120,7 +132,7 @@ def _begin(
     secret = document.secrets[definition.name]
     try:
         made = make(definition, signer_of(document, definition))
-    except StoreError as fault:
+    except FleetError as fault:
         return document, [f"{definition.name}: {fault}"]
     version = _version(rotation.newest(secret) + 1, made, now)
     begun = rotation.begin(secret, version, emergency or rotation.is_distrusted(secret))

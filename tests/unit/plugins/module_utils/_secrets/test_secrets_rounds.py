@@ -120,13 +120,13 @@ def test_what_an_emergency_found_on_its_way_into_use_is_replaced_too(document: D
         document, __ = rounds.advance_all(document, DEFINITIONS, HOSTS, shown(document, *EVERYWHERE[:2]), T0 + 9)
         assert document.secrets["api_key"].phase == phase
         if phase == "retiring":
-            assert rounds.begin_again(document, DEFINITIONS, make, T0 + 9) == (document, [])
+            assert rounds.follow_emergencies(document, DEFINITIONS, make, T0 + 9) == (document, [])
     status = status_of(document, DEFINITIONS, T0 + 9)[0]
     assert (status.due, status.due_at) == (True, T0 + 9)
     assert status.why == (
         "it is due, because it was in use when an emergency was declared: run gpufleet.metal.rotate_secrets"
     )
-    again, unmade = rounds.begin_again(document, DEFINITIONS, make, T0 + 9)
+    again, unmade = rounds.follow_emergencies(document, DEFINITIONS, make, T0 + 9)
     secret = again.secrets["api_key"]
     assert (unmade, secret.phase, secret.emergency, secret.distrusted) == ([], "staging", True, 0)
     assert secret.next is not None
@@ -314,6 +314,51 @@ def test_a_certificate_is_not_made_without_its_authority() -> None:
         {},
         ["ca: ca.key does not exist", "leaf: its authority ca is not in the store"],
     )
+
+
+#: Of one run of rotate_secrets.
+ROUNDS = 6
+
+
+def emergency(document: Document, now: int, *names: str) -> tuple[Document, int]:
+    """Declare one, and let every consumer show what is wanted until nothing goes on; also return the rounds it took."""
+    document, unmade = rounds.begin_rotations(document, SIGNED, names, True, real, real, now)
+    taken = 0
+    while True:
+        shown = [
+            Shown(entry["secret"], entry["phase"], entry["version"], entry["consumer"], host, True)
+            for host, entries in rounds.work(document, SIGNED, SIGNED_HOSTS, now).items()
+            for entry in entries
+        ]
+        after, __ = rounds.advance_all(document, SIGNED, SIGNED_HOSTS, shown, now)
+        after, more = rounds.follow_emergencies(after, SIGNED, real, now)
+        assert unmade + more == []
+        if after == document:
+            return document, taken
+        document, taken = after, taken + 1
+
+
+def test_the_emergency_of_an_authority_takes_its_certificates_along() -> None:
+    """In the rounds of one run: nothing that the old one signed is shown, and nobody is told to trust it."""
+    made = rounds.create_missing(Document(), SIGNED, real, T0)
+    after, taken = emergency(made, T0, "ca")
+    assert phases(after) == {"ca": "idle", "leaf": "idle"}
+    assert taken <= ROUNDS
+    assert [after.secrets[name].current.number for name in ("ca", "leaf")] == [2, 2]
+    assert leaf_signed(after)
+
+
+def test_the_emergency_of_an_authority_that_is_rotated_just_then() -> None:
+    """The certificate waits for no overlap of its own, and neither authority that was found is in use in the end."""
+    made = rounds.create_missing(Document(), SIGNED, real, T0)
+    promoted, __ = begun_and_shown(made, T0, "ca")
+    later, __ = begun_and_shown(promoted, T0 + DAY)
+    assert phases(later) == {"ca": "promoted", "leaf": "promoted"}
+    after, taken = emergency(later, T0 + DAY, "ca")
+    assert phases(after) == {"ca": "idle", "leaf": "idle"}
+    assert after.secrets["ca"].current.number == 3
+    assert leaf_signed(after)
+    assert taken > ROUNDS, "more than one run: it fails and says so"
 
 
 def test_check_mode_makes_nothing_and_judges_nothing() -> None:

@@ -170,7 +170,7 @@ def offer(maker: Offer, options: dict[str, Any], check_mode: bool) -> dict[str, 
         result["offer"] = maker.make(options["minutes"], options["document"], description)
     elif state == "absent":
         if options["token_id"]:
-            maker.withdraw(options["token_id"], options["document"] is not None)
+            maker.withdraw(options["token_id"], options["document"] is not None, options["patience_seconds"])
         if options["approve"]:
             approved = maker.approve(node, options["addresses"], options["deadline_seconds"])
             result["done"] = [f"signed the serving certificate of {node}"] if approved else []

@@ -626,17 +626,24 @@ class Offer:
             {"apiVersion": "kubeadm.k8s.io/v1beta4", "kind": "ClusterConfiguration", "kubernetesVersion": out.strip()}
         ]
 
-    def withdraw(self, token_id: str, control_plane: bool) -> None:
-        """Make the token, and for a control plane the encrypted keys, worthless at once."""
-        status, out, err = self.host.run(["kubeadm", "token", "delete", "--kubeconfig", ADMIN_CONF, token_id])
-        # The cluster itself removes a token whose time is over.
-        if status != 0 and "not found" not in err:
-            raise FleetError(f"kubeadm token delete ended with exit status {status}: {last_lines(err or out)}")
+    def withdraw(self, token_id: str, control_plane: bool, patience_seconds: float = 0) -> None:
+        """Make the token, and for a control plane the encrypted keys, worthless; asked again while that fails."""
+        commands = {"kubeadm token delete": ["kubeadm", "token", "delete", "--kubeconfig", ADMIN_CONF, token_id]}
         if control_plane:
-            remove = self._kubectl(
-                "--namespace", "kube-system", "delete", "secret", "kubeadm-certs", "--ignore-not-found"
-            )
-            self._must(remove, "kubectl delete secret kubeadm-certs")
+            remove = ("--namespace", "kube-system", "delete", "secret", "kubeadm-certs", "--ignore-not-found")
+            commands["kubectl delete secret kubeadm-certs"] = self._kubectl(*remove)
+
+        def fault() -> str | None:
+            for what, argv in commands.items():
+                status, out, err = self.host.run(argv)
+                # The cluster itself removes a token whose time is over.
+                if status != 0 and "not found" not in err:
+                    return f"{what} ended with exit status {status}: {last_lines(err or out)}"
+            return None
+
+        found = wait_for(fault, patience_seconds)
+        if found:
+            raise FleetError(found)
 
     def approve(self, node_name: str, addresses: list[str], deadline_seconds: float) -> int:
         """Sign the serving certificate that the node's kubelet asks for; returns how many requests were approved."""

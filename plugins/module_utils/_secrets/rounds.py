@@ -176,7 +176,8 @@ def advance_all(
     """Record what was shown and take every rotation at most one phase on; also say what the others wait for."""
     waiting: dict[str, rotation.Waiting] = {}
     results = list(shown)
-    for name in definitions:
+    # An authority waits for the certificates that it signed, so it comes after them.
+    for name, __ in sorted(definitions.items(), key=_authorities_first, reverse=True):
         secret = document.secrets.get(name)
         if secret is None:
             continue

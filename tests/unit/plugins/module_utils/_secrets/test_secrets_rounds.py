@@ -223,16 +223,21 @@ def real(definition: Definition, authority: Authority) -> Made:
     return kinds.make(definition.kind, definition.options, T0, authority)
 
 
+def all_shown(document: Document, now: int) -> list[Shown]:
+    """Say that every consumer that has something to do has done it."""
+    return [
+        Shown(entry["secret"], entry["phase"], entry["version"], entry["consumer"], host, True)
+        for host, entries in rounds.work(document, SIGNED, SIGNED_HOSTS, now).items()
+        for entry in entries
+    ]
+
+
 def begun_and_shown(document: Document, now: int, *names: str) -> tuple[Document, dict[str, str]]:
     """Begin what is named or due, and let every consumer show what is wanted until nothing goes on any more."""
     document, unmade = rounds.begin_rotations(document, SIGNED, names, False, real, real, now)
     assert unmade == []
     while True:
-        shown = [
-            Shown(entry["secret"], entry["phase"], entry["version"], entry["consumer"], host, True)
-            for host, entries in rounds.work(document, SIGNED, SIGNED_HOSTS, now).items()
-            for entry in entries
-        ]
+        shown = all_shown(document, now)
         after, waiting = rounds.advance_all(document, SIGNED, SIGNED_HOSTS, shown, now)
         if phases(after) == phases(document):
             return after, {name: str(reason) for name, reason in waiting.items()}
@@ -325,11 +330,7 @@ def emergency(document: Document, now: int, *names: str) -> tuple[Document, int]
     document, unmade = rounds.begin_rotations(document, SIGNED, names, True, real, real, now)
     taken = 0
     while True:
-        shown = [
-            Shown(entry["secret"], entry["phase"], entry["version"], entry["consumer"], host, True)
-            for host, entries in rounds.work(document, SIGNED, SIGNED_HOSTS, now).items()
-            for entry in entries
-        ]
+        shown = all_shown(document, now)
         after, __ = rounds.advance_all(document, SIGNED, SIGNED_HOSTS, shown, now)
         after, more = rounds.follow_emergencies(after, SIGNED, real, now)
         assert unmade + more == []
